@@ -1,0 +1,103 @@
+#pragma once
+
+// Oversight: the second core of an agreement node, one per service (docs/protocol.md §9, §11). It compares the votes
+// of execution slots, closes batches on g+1 equal ones, notices trouble, asks hosts to wake sleepers, and turns f+1
+// suspicions into an ordered epoch change.
+//
+// One thread; no clock, IO or randomness: time comes in with tick(), signing is deterministic. What peers get wrong
+// comes back as a Refusal.
+//
+// Invariants:
+//  1. A batch is closed at most once, with g+1 equal votes of distinct slots' current incarnations.
+//  2. The slot table (active, incarnations, epoch) changes only in deliver(), as a function of the order alone.
+//  3. Every WAKE is preceded by a sign observed here; at most one is outstanding per (epoch, slot, incarnation) and
+//     wake budget.
+//  4. A slot is suspected as wrong only if its vote differs from g+1 equal votes for the same n.
+
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "agreement/messages.hpp"
+#include "agreement/replica.hpp"
+#include "agreement/system_rules.hpp"
+#include "base/observer.hpp"
+#include "base/refusal.hpp"
+#include "crypto/cluster.hpp"
+#include "crypto/sign.hpp"
+
+namespace zz::agreement {
+
+enum class Sign : std::uint8_t { kMismatch, kOverdue, kGone };
+std::string_view to_string(Sign sign);
+
+struct SlotView {  // for status
+  Incarnation incarnation;
+  bool active = false;
+  bool connected = false;
+  Seq last_vote;
+};
+
+struct OversightOutput {
+  std::vector<Suspect> suspects;  // to every other node
+  struct WakeFor {
+    HostId host;
+    Wake wake;
+  };
+  std::vector<WakeFor> wakes;
+  std::vector<SystemOp> propose;  // to Replica::propose
+  struct Closed {
+    Seq n;
+    std::vector<Digest> replies;   // per reference
+    std::vector<SlotId> agreeing;  // ascending
+  };
+  std::vector<Closed> closed;     // may be out of order of n
+  bool table_changed = false;     // send notice() to the hosts; close channels of dead incarnations
+};
+
+struct OversightStats {
+  std::uint64_t divergences = 0;  // episodes: from the first sign to no open sign
+  std::uint64_t wakes = 0;        // wake episodes this node took part in (one per divergence at most, per service)
+  std::uint64_t evictions = 0;    // slots evicted as wrong or late by ordered epoch changes
+  std::uint64_t not_deterministic = 0;
+};
+
+class Oversight final : public SystemRules {
+ public:
+  // `cluster`, `key` and `observer` must outlive it. `key` is this node's.
+  Oversight(const crypto::ClusterFile& cluster, ServiceId service, NodeId self, const crypto::SecretKey& key,
+            Observer& observer);
+  ~Oversight() override;
+
+  [[nodiscard]] Refusal admissible(const SystemOp& op) const override;
+
+  // Monotonic time now.
+  void tick(Micros now);
+  // In order, every batch that the ordering core delivers: opens n for votes, then applies the system operations.
+  void deliver(const Delivery& batch);
+  Refusal step(SlotId slot, Incarnation incarnation, const Vote& vote);  // the channel's slot and incarnation
+  Refusal step(const Suspect& suspect);                                  // any node's channel; signature checked here
+  Refusal step(const Join& join);                                        // signature checked here
+  Refusal step(HostId from, const SlotDead& dead);
+  void channel_up(SlotId slot, Incarnation incarnation);
+  void channel_down(SlotId slot, Incarnation incarnation);
+
+  [[nodiscard]] OversightOutput take_output();
+
+  // The ordered table, for hosts.
+  [[nodiscard]] EpochNotice notice() const;
+  // The slot that holds this key now, or nothing.
+  [[nodiscard]] std::optional<std::pair<SlotId, Incarnation>> holder_of(const crypto::PublicKey& key) const;
+  [[nodiscard]] Epoch epoch() const;
+  [[nodiscard]] bool is_current(SlotId slot, Incarnation incarnation) const;
+  // All batches up to here are closed.
+  [[nodiscard]] Seq closed_through() const;
+  [[nodiscard]] std::vector<SlotView> slots() const;
+  [[nodiscard]] const OversightStats& stats() const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace zz::agreement

@@ -1,0 +1,45 @@
+#pragma once
+
+// The port between zz and an application: what an executor drives, one request at a time, in the agreed order.
+
+#include <functional>
+#include <memory>
+
+#include "base/bytes.hpp"
+#include "base/ids.hpp"
+#include "base/result.hpp"
+
+namespace zz::execution {
+
+// What a service may know besides the operation; the same on every replica.
+struct Invocation {
+  Seq n;
+  Micros time;     // agreed: strictly increasing over n, equal for the requests of one batch
+  Digest seed;     // agreed: distinct per batch, not secret
+  ClientId client;
+  SharedBytes op;
+};
+
+// An in-process application (the `in-process` adapter). Must be deterministic: equal sequences of calls give equal
+// replies. One thread.
+class Service {
+ public:
+  virtual ~Service() = default;
+  // Applies one operation and returns its reply; an invalid operation gets a reply that says so.
+  virtual Bytes execute(const Invocation& invocation) = 0;
+};
+
+// Drives one service, local or out of process. One thread (the loop's); at most one invocation at a time.
+class Adapter {
+ public:
+  using Reply = std::function<void(SharedBytes)>;
+  using Started = std::function<void(Result<void>)>;
+  virtual ~Adapter() = default;
+  // Makes the service ready on a fresh copy of its initial state. Calls back once; an error names command and cause.
+  virtual void start(Started done) = 0;
+  // Requires that no invocation is pending. Calls back exactly once, possibly before returning. A service that crashes
+  // or hangs answers with a definite error reply; it never calls back with nothing.
+  virtual void execute(const Invocation& invocation, Reply done) = 0;
+};
+
+}  // namespace zz::execution
