@@ -1,10 +1,11 @@
 #pragma once
 
-// Every message of the protocol as plain structs, and the digests and signatures over their fields. No wire format
-// here: codec.hpp turns them into bytes and back. Plain values; payloads are slices of the frame they came in.
+// Every message of the protocol as plain structs, and the digests and signatures over their fields. No wire
+// format here: codec.hpp turns them into bytes and back. Plain values; payloads are slices of the frame they
+// came in.
 //
-// The sender of a message is the authenticated peer of its channel and is never a field, except where a message is
-// signed because it must convince a third party (docs/protocol.md §3).
+// The sender of a message is the authenticated peer of its channel and is never a field, except where a
+// message is signed because it must convince a third party (docs/protocol.md §3).
 
 #include <memory>
 #include <string_view>
@@ -17,7 +18,8 @@
 
 namespace zz::agreement {
 
-// ---- requests ------------------------------------------------------------------------------------------------
+// ---- requests
+// ------------------------------------------------------------------------------------------------
 
 // Names one request without its body. d covers (service, client, session, number, flags, op).
 struct Reference {
@@ -35,15 +37,16 @@ struct Request {
   RequestNumber number;
   std::uint32_t flags = 0;  // none defined yet; must be 0
   SharedBytes op;
-  Digest digest;            // computed by the receiver (request_digest), never taken from the wire
+  Digest digest;  // computed by the receiver (request_digest), never taken from the wire
 };
 using RequestPtr = std::shared_ptr<const Request>;
 
-Digest request_digest(ServiceId service, ClientId client, SessionId session, RequestNumber number, std::uint32_t flags,
-                      ByteView op);
+Digest request_digest(ServiceId service, ClientId client, SessionId session, RequestNumber number,
+                      std::uint32_t flags, ByteView op);
 inline Reference reference_of(const Request& r) { return {r.client, r.session, r.number, r.digest}; }
 
-// ---- system operations (ordered like requests) -----------------------------------------------------------------
+// ---- system operations (ordered like requests)
+// -----------------------------------------------------------------
 
 enum class Suspicion : std::uint8_t {
   kWrong,    // voted otherwise than g+1 equal votes
@@ -56,18 +59,18 @@ std::string_view to_string(Suspicion why);
 struct Suspect {
   ServiceId service;
   NodeId signer;
-  Epoch epoch;             // current epoch at the signer
+  Epoch epoch;  // current epoch at the signer
   SlotId slot;
   Incarnation incarnation;
-  Seq n;                   // the batch that showed it
+  Seq n;  // the batch that showed it
   Suspicion why{};
   std::vector<SlotId> agreeing;  // ascending: slots whose vote for n equals the g+1
   crypto::Signature signature;
 };
 Bytes suspect_fields(const crypto::ClusterId& cluster, const Suspect& s);
 
-// EPOCH(e+1): valid when every slot in `evicted` is named by f+1 suspects of distinct signers for epoch e and that
-// incarnation, and every slot of `active` was active in e or is in some carried suspect's `agreeing`.
+// EPOCH(e+1): valid when every slot in `evicted` is named by f+1 suspects of distinct signers for epoch e and
+// that incarnation, and every slot of `active` was active in e or is in some carried suspect's `agreeing`.
 struct EpochChange {
   Epoch epoch;                  // the new one
   std::vector<SlotId> active;   // ascending, g+1 of them, none in `evicted`
@@ -87,7 +90,8 @@ Bytes join_fields(const crypto::ClusterId& cluster, const Join& j);
 
 using SystemOp = std::variant<EpochChange, Join>;
 
-// ---- ordering ------------------------------------------------------------------------------------------------
+// ---- ordering
+// ------------------------------------------------------------------------------------------------
 
 struct BatchHeader {
   ServiceId service;
@@ -125,7 +129,8 @@ struct Bodies {
   std::vector<RequestPtr> requests;
 };
 
-// ---- client ----------------------------------------------------------------------------------------------------
+// ---- client
+// ----------------------------------------------------------------------------------------------------
 
 // Client to every node. The client id is the channel's. Sending a request again asks for its answer again.
 struct Requests {
@@ -148,7 +153,8 @@ struct Acks {
   };
   std::vector<Item> items;
 };
-// Node to client: not taken. kQueueFull and kQuota mean BUSY: try again later. Others are final for this number.
+// Node to client: not taken. kQueueFull and kQuota mean BUSY: try again later. Others are final for this
+// number.
 struct Rejected {
   SessionId session;
   RequestNumber number;
@@ -156,9 +162,12 @@ struct Rejected {
 };
 Digest reply_digest(ByteView reply);
 // The node that gives a session's replies their bodies.
-inline NodeId home_of(SessionId session, std::uint32_t n) { return NodeId{static_cast<std::uint16_t>(session.value % n)}; }
+inline NodeId home_of(SessionId session, std::uint32_t n) {
+  return NodeId{static_cast<std::uint16_t>(session.value % n)};
+}
 
-// ---- execution -----------------------------------------------------------------------------------------------
+// ---- execution
+// -----------------------------------------------------------------------------------------------
 
 // Executor to node: stream the order to me from `from` on. Replaces any earlier subscription of this channel.
 struct Subscribe {
@@ -180,8 +189,8 @@ struct Batch {
 struct Vote {
   Epoch epoch;
   Seq n;
-  SlotId slot;              // must be the channel's
-  Incarnation incarnation;  // must be the channel's
+  SlotId slot;                  // must be the channel's
+  Incarnation incarnation;      // must be the channel's
   std::vector<Digest> replies;  // one reply digest per reference
 };
 // What two votes are compared by.
@@ -207,7 +216,8 @@ struct FetchReplies {
   std::vector<Item> items;
 };
 
-// ---- pool ----------------------------------------------------------------------------------------------------
+// ---- pool
+// ----------------------------------------------------------------------------------------------------
 
 // Node to the host of a sleeping slot. Signed.
 struct Wake {
@@ -226,28 +236,31 @@ Bytes wake_fields(const crypto::ClusterId& cluster, const Wake& w);
 struct EpochNotice {
   ServiceId service;
   Epoch epoch;
-  Seq n;  // the batch that carried the last change
-  std::vector<SlotId> active;            // ascending
+  Seq n;                                  // the batch that carried the last change
+  std::vector<SlotId> active;             // ascending
   std::vector<Incarnation> incarnations;  // per slot: the current one; 0 = none joined
-  std::vector<Incarnation> evicted_through;  // per slot: this and all earlier incarnations are to be destroyed
+  std::vector<Incarnation>
+      evicted_through;  // per slot: this and all earlier incarnations are to be destroyed
   bool operator==(const EpochNotice&) const = default;
 };
-// Host to every node: an incarnation is dead (its processes or VM ended). Trusted for the host's own slots only.
+// Host to every node: an incarnation is dead (its processes or VM ended). Trusted for the host's own slots
+// only.
 struct SlotDead {
   SlotId slot;
   Incarnation incarnation;
 };
 
-// ---- operator ------------------------------------------------------------------------------------------------
+// ---- operator
+// ------------------------------------------------------------------------------------------------
 
 struct StatusQuery {};
 struct StatusReport {
   std::string json;  // one JSON object
 };
 
-using Body = std::variant<PrePrepare, Prepare, Commit, FetchBodies, Bodies, Requests, Acks, Rejected, Subscribe, Orders,
-                          Batch, Vote, Replies, FetchReplies, Wake, Suspect, EpochNotice, Join, SlotDead, StatusQuery,
-                          StatusReport>;
+using Body = std::variant<PrePrepare, Prepare, Commit, FetchBodies, Bodies, Requests, Acks, Rejected,
+                          Subscribe, Orders, Batch, Vote, Replies, FetchReplies, Wake, Suspect, EpochNotice,
+                          Join, SlotDead, StatusQuery, StatusReport>;
 
 struct Message {
   ServiceId service;

@@ -4,9 +4,11 @@
 //
 // Bytes        a growable owned buffer
 // ByteView     a borrowed read-only view
-// SharedBytes  an immutable slice of a shared buffer: copying shares, slicing never copies. The buffer lives as
-//              long as any slice of it, so a small slice pins its whole frame; copy() what must outlive a frame
-//              for long. Safe to read from any thread; one SharedBytes object belongs to one thread at a time.
+// SharedBytes  an immutable slice of a shared buffer: copying shares, slicing never copies. The buffer lives
+// as
+//              long as any slice of it, so a small slice pins its whole frame; copy() what must outlive a
+//              frame for long. Safe to read from any thread; one SharedBytes object belongs to one thread at
+//              a time.
 
 #include <cstdint>
 #include <memory>
@@ -35,7 +37,8 @@ class SharedBytes {
   SharedBytes() = default;
   // Takes ownership of `owned`.
   explicit SharedBytes(Bytes owned)
-      : owner_(std::make_shared<const Bytes>(std::move(owned))), view_(*std::static_pointer_cast<const Bytes>(owner_)) {}
+      : owner_(std::make_shared<const Bytes>(std::move(owned))),
+        view_(*std::static_pointer_cast<const Bytes>(owner_)) {}
   // A view into anything `owner` keeps alive.
   SharedBytes(std::shared_ptr<const void> owner, ByteView view) : owner_(std::move(owner)), view_(view) {}
   static SharedBytes copy(ByteView view) { return SharedBytes(Bytes(view.begin(), view.end())); }

@@ -1,7 +1,8 @@
 #pragma once
 
 // Observer: where the cores report what they did. Logs, metrics, status and simulator traces are sinks of it;
-// a core holds no logger. Called on the core's thread, synchronously; a sink must not call back into the core.
+// a core holds no logger. Called on the core's thread, synchronously; a sink must not call back into the
+// core.
 
 #include <string_view>
 
@@ -23,8 +24,8 @@ enum class EventKind : std::uint8_t {
   kEvicted,        // slot, incarnation left for a reason other than surplus, why
   kJoined,         // slot, incarnation
   kNotDeterministic,  // n: all slots voted and no g+1 agree
-  kSlotState,      // pool: slot, incarnation, why = new state's name
-  kRefused,        // why = refusal's name; node or slot when known
+  kSlotState,         // pool: slot, incarnation, why = new state's name
+  kRefused,           // why = refusal's name; node or slot when known
 };
 
 std::string_view to_string(EventKind kind);

@@ -1,7 +1,7 @@
 #pragma once
 
-// Prng: a small seeded generator (splitmix64, Steele, Lea and Flood, OOPSLA 2014). The same seed gives the same
-// numbers everywhere. Not for secrets: those come from libsodium.
+// Prng: a small seeded generator (splitmix64, Steele, Lea and Flood, OOPSLA 2014). The same seed gives the
+// same numbers everywhere. Not for secrets: those come from libsodium.
 
 #include <cstdint>
 

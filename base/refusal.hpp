@@ -10,30 +10,30 @@
 namespace zz {
 
 enum class Refusal : std::uint8_t {
-  kNone,               // accepted
-  kMalformed,          // does not decode, or breaks a bound of its own kind
-  kOversize,           // longer than the limit of its kind
-  kUnknownPeer,        // key is not in the cluster file nor joined
-  kWrongRole,          // this kind of message does not come from that role
+  kNone,         // accepted
+  kMalformed,    // does not decode, or breaks a bound of its own kind
+  kOversize,     // longer than the limit of its kind
+  kUnknownPeer,  // key is not in the cluster file nor joined
+  kWrongRole,    // this kind of message does not come from that role
   kUnknownService,
   kBadSignature,
   kStaleView,
   kFutureView,
-  kNotPrimary,         // pre-prepare from a node that is not the view's primary
-  kOutOfWindow,        // sequence or request number outside its window
-  kDuplicate,          // already have it from this sender
-  kConflict,           // contradicts what the same sender said before
-  kBadTime,            // agreed time not increasing or too far from our clock
-  kUnvouched,          // names a request nobody stands for
+  kNotPrimary,   // pre-prepare from a node that is not the view's primary
+  kOutOfWindow,  // sequence or request number outside its window
+  kDuplicate,    // already have it from this sender
+  kConflict,     // contradicts what the same sender said before
+  kBadTime,      // agreed time not increasing or too far from our clock
+  kUnvouched,    // names a request nobody stands for
   kStaleEpoch,
   kStaleIncarnation,
   kUnknownSlot,
-  kQueueFull,          // a bounded queue of ours is full
-  kQuota,              // the peer's own quota is used up
+  kQueueFull,  // a bounded queue of ours is full
+  kQuota,      // the peer's own quota is used up
   kSessionExpired,
-  kNotReady,           // cannot be judged or served yet
-  kNotAllowed,         // forbidden by configuration
-  kCount,              // not a reason: number of reasons
+  kNotReady,    // cannot be judged or served yet
+  kNotAllowed,  // forbidden by configuration
+  kCount,       // not a reason: number of reasons
 };
 
 std::string_view to_string(Refusal reason);

@@ -1,0 +1,330 @@
+#include "agreement/node.hpp"
+
+#include <spdlog/spdlog.h>
+
+#include <boost/asio/post.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <chrono>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <vector>
+
+#include "agreement/codec.hpp"
+#include "agreement/incident_log.hpp"
+#include "agreement/service_instance.hpp"
+#include "net/channel.hpp"
+
+namespace zz::agreement {
+
+namespace {
+
+Micros micros_of(std::chrono::nanoseconds since_epoch) {
+  return Micros{std::chrono::duration_cast<std::chrono::microseconds>(since_epoch).count()};
+}
+
+net::NetLimits net_limits(const crypto::ClusterFile& cluster) {
+  net::NetLimits limits;
+  limits.frame_bytes_max = cluster.limits.frame_bytes_max;
+  limits.send_queue_bytes_max = cluster.limits.send_queue_bytes_max;
+  return limits;
+}
+
+CodecLimits codec_limits(const crypto::ClusterFile& cluster) {
+  CodecLimits limits;
+  limits.op_bytes_max = cluster.limits.op_bytes_max;
+  limits.batch_requests_max = cluster.limits.batch_requests_max;
+  return limits;
+}
+
+}  // namespace
+
+class Node::Impl final : public net::Handler, public Outlet {
+ public:
+  Impl(boost::asio::io_context& loop, const crypto::ClusterFile& cluster, NodeId self,
+       const crypto::SecretKey& key)
+      : loop_(loop),
+        cluster_(cluster),
+        self_(self),
+        key_(key),
+        codec_limits_(codec_limits(cluster)),
+        incidents_([] { return std::chrono::steady_clock::now(); }),
+        timer_(loop),
+        nodes_(cluster.nodes.size()),
+        hosts_(cluster.hosts.size()) {
+    for (const crypto::NodeEntry& node : cluster.nodes) {
+      known_[node.key] = crypto::Peer{crypto::Role::kNode, node.id.value, {}, {}, {}};
+    }
+    for (const crypto::HostEntry& host : cluster.hosts) {
+      known_[host.key] = crypto::Peer{crypto::Role::kHost, host.id.value, {}, {}, {}};
+    }
+    for (const crypto::ClientEntry& client : cluster.clients) {
+      const auto role = client.operator_role ? crypto::Role::kOperator : crypto::Role::kClient;
+      known_[client.key] = crypto::Peer{role, client.id.value, {}, {}, {}};
+    }
+    for (const crypto::ServiceEntry& service : cluster.services) {
+      services_.push_back(
+          std::make_unique<ServiceInstance>(cluster, service.id, self, key, incidents_, *this));
+    }
+  }
+
+  Result<void> start() {
+    auto tls = crypto::TlsContext::make(key_, [this](const crypto::PublicKey& key) { return holder(key); });
+    if (!tls) return Error{tls.error()};
+    network_ = std::make_unique<net::Network>(loop_, std::move(*tls), net_limits(cluster_), *this);
+    if (auto listening = network_->listen(cluster_.nodes[self_.value].address); !listening) return listening;
+    for (const crypto::NodeEntry& node : cluster_.nodes) {
+      if (node.id < self_) network_->dial(node.address, node.key);
+    }
+    tick();
+    return {};
+  }
+
+  [[nodiscard]] std::string status_json() const;
+
+  // net::Handler
+  void on_up(net::Channel& channel) override;
+  void on_message(net::Channel& channel, const SharedBytes& bytes) override;
+  void on_down(net::Channel& channel, std::string_view reason) override;
+  void on_refused(Refusal reason, std::string_view who, std::string_view detail) override {
+    if (strangers_.of(reason) == 0) spdlog::warn("refused {}: {} ({})", who, to_string(reason), detail);
+    strangers_.add(reason);
+  }
+
+  // Outlet
+  void to_all_nodes(const Message& message) override {
+    const SharedBytes bytes = encode(message);
+    for (net::Channel* channel : nodes_) send(channel, bytes);
+  }
+  void to_node(NodeId node, const Message& message) override { send(nodes_[node.value], encode(message)); }
+  void to_host(HostId host, const Message& message) override { send(hosts_[host.value], encode(message)); }
+  void to_all_hosts(const Message& message) override {
+    const SharedBytes bytes = encode(message);
+    for (net::Channel* channel : hosts_) send(channel, bytes);
+  }
+  void to_client(ClientId client, const Message& message) override {
+    const auto it = clients_.find(client);
+    if (it != clients_.end()) send(it->second, encode(message));
+  }
+  bool to_executor(ServiceId service, SlotId slot, Incarnation incarnation, const Message& message) override {
+    net::Channel* channel = executor(service, slot, incarnation);
+    return send(channel, encode(message)) == net::Sent::kQueued;
+  }
+  [[nodiscard]] std::size_t queued_bytes(ServiceId service, SlotId slot,
+                                         Incarnation incarnation) const override {
+    const net::Channel* channel = executor(service, slot, incarnation);
+    return channel == nullptr ? 0 : channel->queued_bytes();
+  }
+  void drop_stale_executors(ServiceId service) override {
+    const Oversight& oversight = services_[service.value]->oversight();
+    network_->close_if(
+        [&](const crypto::Peer& peer) {
+          return peer.role == crypto::Role::kExecutor && peer.service == service &&
+                 !oversight.is_current(peer.slot, peer.incarnation);
+        },
+        "incarnation is no longer current");
+  }
+
+ private:
+  [[nodiscard]] std::optional<crypto::Peer> holder(const crypto::PublicKey& key) const {
+    if (const auto it = known_.find(key); it != known_.end()) return it->second;
+    for (const auto& service : services_) {
+      if (const auto held = service->oversight().holder_of(key)) {
+        const ServiceId id = service->oversight().notice().service;
+        return crypto::Peer{crypto::Role::kExecutor, 0, id, held->first, held->second};
+      }
+    }
+    return std::nullopt;
+  }
+
+  net::Sent send(net::Channel* channel, const SharedBytes& bytes) {
+    if (channel == nullptr) return net::Sent::kClosed;
+    const net::Sent sent = channel->send(bytes);
+    if (sent == net::Sent::kFull) refused(channel->peer(), Refusal::kQueueFull);
+    return sent;
+  }
+
+  [[nodiscard]] net::Channel* executor(ServiceId service, SlotId slot, Incarnation incarnation) const {
+    const auto it = executors_.find({service, slot});
+    return it == executors_.end() || it->second->peer().incarnation != incarnation ? nullptr : it->second;
+  }
+
+  void remember(net::Channel& channel, net::Channel* value);
+  void refused(const crypto::Peer& peer, Refusal reason);
+  void answer_status(net::Channel& channel);
+  void tick();
+  void schedule_turn() {
+    if (turn_scheduled_) return;
+    turn_scheduled_ = true;
+    boost::asio::post(loop_, [this, alive = std::weak_ptr<bool>(alive_)] {
+      if (!alive.expired()) turn();
+    });
+  }
+  void turn() {
+    turn_scheduled_ = false;
+    for (const auto& service : services_) service->run();
+    network_->flush();
+  }
+
+  boost::asio::io_context& loop_;
+  const crypto::ClusterFile& cluster_;
+  NodeId self_;
+  const crypto::SecretKey& key_;
+  CodecLimits codec_limits_;
+  IncidentLog incidents_;
+  boost::asio::steady_timer timer_;
+  std::map<crypto::PublicKey, crypto::Peer> known_;
+  std::vector<std::unique_ptr<ServiceInstance>> services_;  // by id
+  std::vector<net::Channel*> nodes_;                        // live channels, null where there is none
+  std::vector<net::Channel*> hosts_;
+  std::map<ClientId, net::Channel*> clients_;
+  std::map<std::pair<ServiceId, SlotId>, net::Channel*> executors_;
+  std::map<crypto::Peer, RefusalCounts>
+      refusals_;  // executors without incarnation: bounded by the cluster file
+  RefusalCounts strangers_;
+  bool turn_scheduled_ = false;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // a posted turn may outlive us
+  std::unique_ptr<net::Network> network_;                       // last: its end silences the handler first
+};
+
+void Node::Impl::remember(net::Channel& channel, net::Channel* value) {
+  const crypto::Peer& peer = channel.peer();
+  switch (peer.role) {
+    case crypto::Role::kNode:
+      nodes_[peer.index] = value;
+      break;
+    case crypto::Role::kHost:
+      hosts_[peer.index] = value;
+      break;
+    case crypto::Role::kClient:
+    case crypto::Role::kOperator:
+      if (value != nullptr) {
+        clients_[peer.client()] = value;
+      } else {
+        clients_.erase(peer.client());
+      }
+      break;
+    case crypto::Role::kExecutor: {
+      const auto place = std::make_pair(peer.service, peer.slot);
+      if (value != nullptr) {
+        executors_[place] = value;
+      } else if (const auto it = executors_.find(place); it != executors_.end() && it->second == &channel) {
+        executors_.erase(it);
+      }
+      break;
+    }
+  }
+}
+
+void Node::Impl::on_up(net::Channel& channel) {
+  spdlog::info("channel up: {}", crypto::to_string(channel.peer()));
+  remember(channel, &channel);
+  for (const auto& service : services_) service->peer_up(channel.peer());
+  schedule_turn();
+}
+
+void Node::Impl::on_down(net::Channel& channel, std::string_view reason) {
+  spdlog::info("channel down: {}: {}", crypto::to_string(channel.peer()), reason);
+  remember(channel, nullptr);
+  for (const auto& service : services_) service->peer_down(channel.peer());
+  schedule_turn();
+}
+
+void Node::Impl::refused(const crypto::Peer& peer, Refusal reason) {
+  crypto::Peer label = peer;
+  label.incarnation = {};
+  RefusalCounts& counts = refusals_[label];
+  if (counts.of(reason) == 0)
+    spdlog::info("refused a message of {}: {}", crypto::to_string(peer), to_string(reason));
+  counts.add(reason);
+}
+
+void Node::Impl::on_message(net::Channel& channel, const SharedBytes& bytes) {
+  Decoded decoded = decode(bytes, codec_limits_);
+  Refusal refusal = decoded.refusal;
+  if (refusal == Refusal::kNone) {
+    if (std::holds_alternative<StatusQuery>(decoded.message.body)) {
+      if (channel.peer().role == crypto::Role::kOperator) return answer_status(channel);
+      refusal = Refusal::kWrongRole;
+    } else if (decoded.message.service.value >= services_.size()) {
+      refusal = Refusal::kUnknownService;
+    } else {
+      refusal = services_[decoded.message.service.value]->step(channel.peer(), decoded.message);
+      schedule_turn();
+    }
+  }
+  if (refusal != Refusal::kNone) refused(channel.peer(), refusal);
+}
+
+void Node::Impl::answer_status(net::Channel& channel) {
+  send(&channel, encode(Message{ServiceId{}, StatusReport{status_json()}}));
+  schedule_turn();
+}
+
+void Node::Impl::tick() {
+  const Micros monotonic = micros_of(std::chrono::steady_clock::now().time_since_epoch());
+  const Micros wall = micros_of(std::chrono::system_clock::now().time_since_epoch());
+  for (const auto& service : services_) service->tick(monotonic, wall);
+  turn();
+  timer_.expires_after(std::chrono::milliseconds(cluster_.timing.tick_ms));
+  timer_.async_wait([this](const boost::system::error_code& error) {
+    if (!error) tick();
+  });
+}
+
+std::string Node::Impl::status_json() const {
+  using nlohmann::json;
+  json services = json::array();
+  for (const auto& instance : services_) {
+    const Oversight& oversight = instance->oversight();
+    const EpochNotice notice = oversight.notice();
+    json slots = json::array();
+    const std::vector<SlotView> views = oversight.slots();
+    for (std::size_t i = 0; i < views.size(); ++i) {
+      slots.push_back({{"slot", i},
+                       {"incarnation", views[i].incarnation.value},
+                       {"active", views[i].active},
+                       {"connected", views[i].connected},
+                       {"last_vote", views[i].last_vote.value}});
+    }
+    json active = json::array();
+    for (const SlotId slot : notice.active) active.push_back(slot.value);
+    const OversightStats& stats = oversight.stats();
+    services.push_back({{"service", cluster_.services[notice.service.value].name},
+                        {"view", instance->replica().view().value},
+                        {"primary", instance->replica().primary().value},
+                        {"ordered", instance->replica().last_delivered().value},
+                        {"closed", oversight.closed_through().value},
+                        {"epoch", oversight.epoch().value},
+                        {"active", std::move(active)},
+                        {"slots", std::move(slots)},
+                        {"divergences", stats.divergences},
+                        {"wakes", stats.wakes},
+                        {"evictions", stats.evictions},
+                        {"not_deterministic", stats.not_deterministic},
+                        {"first_correct_reply_us", incidents_.settled_us(notice.service)},
+                        {"history_bytes", instance->log().bytes()},
+                        {"waiting_requests", instance->replica().waiting_requests()}});
+  }
+  const auto counted = [](const RefusalCounts& counts) {
+    json out = json::object();
+    for (std::size_t i = 0; i < counts.counts.size(); ++i) {
+      if (counts.counts[i] > 0) out[std::string(to_string(static_cast<Refusal>(i)))] = counts.counts[i];
+    }
+    return out;
+  };
+  json refusals = json::object();
+  for (const auto& [peer, counts] : refusals_) refusals[crypto::to_string(peer)] = counted(counts);
+  if (const json strangers = counted(strangers_); !strangers.empty()) refusals["unauthenticated"] = strangers;
+  return json{{"node", self_.value}, {"services", std::move(services)}, {"refusals", std::move(refusals)}}
+      .dump();
+}
+
+Node::Node(boost::asio::io_context& loop, const crypto::ClusterFile& cluster, NodeId self,
+           const crypto::SecretKey& key)
+    : impl_(std::make_unique<Impl>(loop, cluster, self, key)) {}
+Node::~Node() = default;
+Result<void> Node::start() { return impl_->start(); }
+std::string Node::status_json() const { return impl_->status_json(); }
+
+}  // namespace zz::agreement

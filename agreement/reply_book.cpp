@@ -1,0 +1,176 @@
+#include "agreement/reply_book.hpp"
+
+#include <algorithm>
+
+namespace zz::agreement {
+
+ReplyBook::ReplyBook(const ReplyBookConfig& config) : config_(config) {
+  ZZ_ASSERT(config_.sessions_max > 0 && config_.client_window > 0);
+}
+
+ReplyBook::Session* ReplyBook::find(ClientId client, SessionId session) {
+  if (last_ != nullptr && last_->client == client && last_->id == session) return last_;
+  const auto it = sessions_.find(Key{client, session});
+  if (it == sessions_.end()) return nullptr;
+  last_ = &it->second;
+  return last_;
+}
+
+ReplyBook::Session& ReplyBook::session_of(ClientId client, SessionId session) {
+  if (Session* known = find(client, session)) {
+    by_age_.splice(by_age_.end(), by_age_, known->age);
+    return *known;
+  }
+  if (sessions_.size() >= config_.sessions_max) {
+    Session* oldest = by_age_.front();
+    by_age_.pop_front();
+    std::erase(touched_, oldest);
+    for (const Entry& entry : oldest->ring) {
+      if (entry.has_body) body_bytes_ -= entry.body.size();
+    }
+    if (last_ == oldest) last_ = nullptr;
+    sessions_.erase(Key{oldest->client, oldest->id});
+  }
+  Session& made = sessions_[Key{client, session}];
+  made.client = client;
+  made.id = session;
+  made.ring.resize(std::size_t{2} * config_.client_window);
+  made.age = by_age_.insert(by_age_.end(), &made);
+  last_ = &made;
+  return made;
+}
+
+ReplyBook::Entry* ReplyBook::entry_of(Session& session, RequestNumber number) {
+  Entry& entry = session.ring[number.value % session.ring.size()];
+  return entry.number == number ? &entry : nullptr;
+}
+
+bool ReplyBook::acks_unasked(SessionId session) const {
+  const std::uint32_t home = home_of(session, config_.n).value;
+  const std::uint32_t distance = (config_.self.value + config_.n - home) % config_.n;
+  return distance <= config_.f;
+}
+
+void ReplyBook::open(const Delivery& batch) {
+  std::uint32_t index = 0;
+  for (const Reference& reference : batch.header->references) {
+    Session& session = session_of(reference.client, reference.session);
+    Entry& entry = session.ring[reference.number.value % session.ring.size()];
+    if (entry.has_body) body_bytes_ -= entry.body.size();
+    entry = Entry{};
+    entry.number = reference.number;
+    entry.n = batch.header->n;
+    entry.index = index++;
+  }
+}
+
+void ReplyBook::tell(Session& session, Entry& entry) {
+  if (session.pending.empty()) touched_.push_back(&session);
+  Acks::Item& item = session.pending.emplace_back();
+  item.number = entry.number;
+  item.reply_digest = entry.digest;
+  item.has_body = entry.has_body;
+  if (entry.has_body) item.body = entry.body;
+  entry.told = true;
+}
+
+void ReplyBook::want_body(Session& session, Entry& entry) {
+  if (fetch_.empty() || fetch_.back().n != entry.n) fetch_.push_back(FetchReplies{entry.n, {}});
+  fetch_.back().items.push_back({entry.index, session.client, session.id, entry.number});
+}
+
+void ReplyBook::close(const BatchHeader& header, const std::vector<Digest>& replies) {
+  ZZ_ASSERT(replies.size() == header.references.size());
+  for (std::size_t i = 0; i < replies.size(); ++i) {
+    const Reference& reference = header.references[i];
+    Session* session = find(reference.client, reference.session);
+    if (session == nullptr) continue;  // made room for another since
+    Entry* entry = entry_of(*session, reference.number);
+    if (entry == nullptr || entry->n != header.n || entry->closed) continue;
+    entry->closed = true;
+    entry->digest = replies[i];
+    if (entry->has_body && reply_digest(entry->body.view()) != entry->digest) {
+      body_bytes_ -= entry->body.size();
+      entry->has_body = false;
+      entry->body = {};
+    }
+    const bool home = home_of(reference.session, config_.n) == config_.self;
+    if (entry->asked) {
+      tell(*session, *entry);
+      if (!entry->has_body) want_body(*session, *entry);
+    } else if (home ? entry->has_body : acks_unasked(reference.session)) {
+      tell(*session, *entry);
+    }  // a home node without the body yet tells when it comes
+  }
+}
+
+void ReplyBook::keep_body(Session& session, Entry& entry, SharedBytes body) {
+  entry.body = std::move(body);
+  entry.has_body = true;
+  body_bytes_ += entry.body.size();
+  kept_.push_back({Key{session.client, session.id}, entry.number, entry.body.size()});
+  while (kept_.size() > 1 && (body_bytes_ > config_.body_bytes_max ||
+                              kept_.size() > std::size_t{2} * config_.client_window * config_.sessions_max)) {
+    const Kept oldest = kept_.front();
+    kept_.pop_front();
+    const auto it = sessions_.find(oldest.key);
+    if (it == sessions_.end()) continue;
+    Entry* old = entry_of(it->second, oldest.number);
+    if (old == nullptr || !old->has_body || old == &entry) continue;
+    body_bytes_ -= old->body.size();
+    old->has_body = false;
+    old->body = {};
+  }
+}
+
+Refusal ReplyBook::bodies(const BatchHeader& header, const Replies& message) {
+  for (const Replies::Item& item : message.items) {
+    if (item.index >= header.references.size()) return Refusal::kMalformed;
+  }
+  Refusal worst = Refusal::kNone;
+  for (const Replies::Item& item : message.items) {
+    const Reference& reference = header.references[item.index];
+    Session* session = find(reference.client, reference.session);
+    if (session == nullptr) continue;
+    Entry* entry = entry_of(*session, reference.number);
+    if (entry == nullptr || entry->n != header.n) continue;
+    if (entry->closed && reply_digest(item.body.view()) != entry->digest) {
+      worst = Refusal::kConflict;
+      continue;
+    }
+    // Before the close a later sender may be the honest one, so the newest body wins; after it only a fitting
+    // one.
+    if (entry->has_body && entry->closed) continue;
+    if (entry->has_body) body_bytes_ -= entry->body.size();
+    keep_body(*session, *entry, item.body);
+    const bool home = home_of(reference.session, config_.n) == config_.self;
+    if (entry->closed && (entry->asked || (home && !entry->told))) tell(*session, *entry);
+  }
+  return worst;
+}
+
+Refusal ReplyBook::ask(ClientId client, SessionId session_id, RequestNumber number) {
+  Session* session = find(client, session_id);
+  Entry* entry = session == nullptr ? nullptr : entry_of(*session, number);
+  if (entry == nullptr) return Refusal::kSessionExpired;
+  entry->asked = true;
+  if (!entry->closed) return Refusal::kNone;
+  tell(*session, *entry);
+  if (!entry->has_body) want_body(*session, *entry);
+  return Refusal::kNone;
+}
+
+ReplyBookOutput ReplyBook::take_output() {
+  ReplyBookOutput out;
+  out.acks.reserve(touched_.size());
+  for (Session* session : touched_) {
+    out.acks.push_back({session->client, Acks{session->id, std::move(session->pending)}});
+    session->pending.clear();
+  }
+  touched_.clear();
+  out.fetch = std::move(fetch_);
+  fetch_.clear();
+  return out;
+}
+
+}  // namespace zz::agreement

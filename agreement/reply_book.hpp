@@ -1,0 +1,110 @@
+#pragma once
+
+// ReplyBook: which requests of one service are answered, with which digest, and who is still to be told
+// (docs/protocol.md §8). Pure: one thread, no IO. Per session it holds a ring of the last 2 * client_window
+// requests; sessions are bounded, the one unused for longest makes room.
+//
+// A request's life here: open (ordered at n) -> closed (digest known) -> its body at hand, where this node is
+// the session's home or was asked. Bodies may come before the close; they count only when their digest fits.
+
+#include <deque>
+#include <list>
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+#include "agreement/messages.hpp"
+#include "agreement/replica.hpp"
+#include "base/refusal.hpp"
+
+namespace zz::agreement {
+
+struct ReplyBookConfig {
+  NodeId self;
+  std::uint32_t n = 4;  // agreement nodes
+  std::uint32_t f = 1;
+  std::uint32_t client_window = 256;
+  std::uint32_t sessions_max = 1024;
+  std::uint64_t body_bytes_max = 256u << 20;  // bodies kept for repeats, all sessions; the oldest go first
+};
+
+struct ReplyBookOutput {
+  struct ToClient {
+    ClientId client;
+    Acks acks;
+  };
+  std::vector<ToClient> acks;
+  // Bodies this node needs from an executor whose vote agreed on n.
+  std::vector<FetchReplies> fetch;
+};
+
+class ReplyBook {
+ public:
+  explicit ReplyBook(const ReplyBookConfig& config);
+
+  // In order of n, every delivered batch.
+  void open(const Delivery& batch);
+  // n has g+1 equal votes with these reply digests, one per reference of the batch opened as n.
+  void close(const BatchHeader& header, const std::vector<Digest>& replies);
+  // Bodies from an executor. `header` is batch message.n's. kMalformed: an index outside the batch.
+  Refusal bodies(const BatchHeader& header, const Replies& message);
+  // The client wants this (known) request answered by this node. kNone: it is, or will be once closed;
+  // kSessionExpired: not known here any more.
+  Refusal ask(ClientId client, SessionId session, RequestNumber number);
+
+  [[nodiscard]] ReplyBookOutput take_output();
+
+ private:
+  struct Entry {
+    RequestNumber number;
+    Seq n;
+    std::uint32_t index = 0;
+    bool closed = false;
+    bool asked = false;  // the client wants a body from us although we are not its home
+    bool told = false;   // acknowledged at least once since closed or asked
+    bool has_body = false;
+    Digest digest;
+    SharedBytes body;
+  };
+  struct Session {
+    ClientId client;
+    SessionId id;
+    std::vector<Entry> ring;
+    std::vector<Acks::Item> pending;  // to be sent at the next take_output
+    std::list<Session*>::iterator age;
+  };
+  struct Key {
+    ClientId client;
+    SessionId session;
+    bool operator==(const Key&) const = default;
+  };
+  struct KeyHash {
+    std::size_t operator()(const Key& k) const {
+      return std::hash<std::uint64_t>{}(k.session.value ^ (std::uint64_t{k.client.value} << 32));
+    }
+  };
+  struct Kept {  // for dropping the oldest bodies
+    Key key;
+    RequestNumber number;
+    std::size_t bytes = 0;
+  };
+
+  Session& session_of(ClientId client, SessionId session);
+  Session* find(ClientId client, SessionId session);
+  Entry* entry_of(Session& session, RequestNumber number);
+  [[nodiscard]] bool acks_unasked(SessionId session) const;
+  void tell(Session& session, Entry& entry);
+  void want_body(Session& session, Entry& entry);
+  void keep_body(Session& session, Entry& entry, SharedBytes body);
+
+  ReplyBookConfig config_;
+  std::unordered_map<Key, Session, KeyHash> sessions_;  // looked up, never iterated
+  std::list<Session*> by_age_;                          // front: unused for longest
+  std::vector<Session*> touched_;                       // have pending acks
+  std::vector<FetchReplies> fetch_;
+  std::deque<Kept> kept_;
+  std::uint64_t body_bytes_ = 0;
+  Session* last_ = nullptr;  // the session looked up last: references of a batch come in runs
+};
+
+}  // namespace zz::agreement

@@ -1,0 +1,240 @@
+#include "agreement/service_instance.hpp"
+
+#include <algorithm>
+
+namespace zz::agreement {
+
+namespace {
+
+// Closed batches that stay in the ordering core for peers that reconnect (Replica::peer_up).
+constexpr std::uint64_t kClosedKept = kWindow / 2;
+
+ReplicaConfig replica_config(const crypto::ClusterFile& cluster, ServiceId service, NodeId self) {
+  ReplicaConfig config;
+  config.service = service;
+  config.self = self;
+  config.f = cluster.f;
+  config.batch_requests_max = cluster.limits.batch_requests_max;
+  config.batch_bytes_max = cluster.limits.batch_bytes_max;
+  config.client_window = cluster.limits.client_window;
+  config.client_sessions_max = cluster.limits.client_sessions_max;
+  config.clock_bound = Micros{std::int64_t{cluster.timing.clock_bound_ms} * 1'000};
+  config.body_timeout = Micros{std::int64_t{cluster.timing.body_timeout_ms} * 1'000};
+  return config;
+}
+
+ReplyBookConfig book_config(const crypto::ClusterFile& cluster, NodeId self) {
+  ReplyBookConfig config;
+  config.self = self;
+  config.n = cluster.n();
+  config.f = cluster.f;
+  config.client_window = cluster.limits.client_window;
+  config.sessions_max = cluster.limits.sessions_max;
+  return config;
+}
+
+}  // namespace
+
+ServiceInstance::ServiceInstance(const crypto::ClusterFile& cluster, ServiceId service, NodeId self,
+                                 const crypto::SecretKey& key, Observer& observer, Outlet& outlet)
+    : cluster_(cluster),
+      service_(service),
+      self_(self),
+      outlet_(outlet),
+      oversight_(cluster, service, self, key, observer),
+      replica_(replica_config(cluster, service, self), oversight_, observer),
+      log_(cluster.limits.history_bytes_max),
+      book_(book_config(cluster, self)) {}
+
+Refusal ServiceInstance::step(const crypto::Peer& from, Message& message) {
+  switch (from.role) {
+    case crypto::Role::kNode:
+      return from_node(from.node(), message);
+    case crypto::Role::kHost:
+      return from_host(from.host(), message);
+    case crypto::Role::kExecutor:
+      return from_executor(from, message);
+    case crypto::Role::kClient:
+    case crypto::Role::kOperator:
+      return from_client(from.client(), message);
+  }
+  return Refusal::kWrongRole;
+}
+
+Refusal ServiceInstance::from_node(NodeId node, Message& message) {
+  if (auto* m = std::get_if<PrePrepare>(&message.body)) return replica_.step(node, *m);
+  if (auto* m = std::get_if<Prepare>(&message.body)) return replica_.step(node, *m);
+  if (auto* m = std::get_if<Commit>(&message.body)) return replica_.step(node, *m);
+  if (auto* m = std::get_if<FetchBodies>(&message.body)) return replica_.step(node, *m);
+  if (auto* m = std::get_if<Bodies>(&message.body)) return replica_.step(node, *m);
+  if (auto* m = std::get_if<Suspect>(&message.body)) return oversight_.step(*m);
+  return Refusal::kWrongRole;
+}
+
+Refusal ServiceInstance::from_host(HostId host, Message& message) {
+  if (auto* m = std::get_if<Join>(&message.body)) return oversight_.step(*m);
+  if (auto* m = std::get_if<SlotDead>(&message.body)) return oversight_.step(host, *m);
+  return Refusal::kWrongRole;
+}
+
+Refusal ServiceInstance::from_executor(const crypto::Peer& peer, Message& message) {
+  if (peer.service != service_) return Refusal::kUnknownService;
+  if (!oversight_.is_current(peer.slot, peer.incarnation)) return Refusal::kStaleIncarnation;
+  const auto executor = executors_.find(peer.slot);
+  if (executor == executors_.end() || executor->second.incarnation != peer.incarnation)
+    return Refusal::kNotReady;
+  if (auto* m = std::get_if<Vote>(&message.body)) {
+    const Refusal refusal = oversight_.step(peer.slot, peer.incarnation, *m);
+    // A repeated or disputed vote still says how far the executor is.
+    if (refusal == Refusal::kNone || refusal == Refusal::kDuplicate) executor->second.stream.voted(m->n);
+    return refusal;
+  }
+  if (auto* m = std::get_if<Subscribe>(&message.body)) {
+    executor->second.stream.subscribe(*m);
+    return Refusal::kNone;
+  }
+  if (auto* m = std::get_if<Replies>(&message.body)) {
+    if (m->n.value == 0 || m->n > log_.last()) return Refusal::kNotReady;
+    return book_.bodies(*log_.at(m->n).header, *m);
+  }
+  return Refusal::kWrongRole;
+}
+
+Refusal ServiceInstance::from_client(ClientId client, Message& message) {
+  auto* requests = std::get_if<Requests>(&message.body);
+  if (requests == nullptr) return Refusal::kWrongRole;
+  Refusal worst = Refusal::kNone;
+  for (Requests::Item& item : requests->items) {
+    const Refusal refusal = take_request(client, requests->session, item);
+    if (refusal != Refusal::kNone) worst = refusal;
+  }
+  return worst;
+}
+
+Refusal ServiceInstance::take_request(ClientId client, SessionId session, Requests::Item& item) {
+  if (log_.full()) {
+    reject(client, session, item.number, Refusal::kQueueFull);
+    return Refusal::kQueueFull;
+  }
+  auto request = std::make_shared<Request>();
+  request->client = client;
+  request->session = session;
+  request->number = item.number;
+  request->flags = item.flags;
+  request->op = std::move(item.op);
+  request->digest = request_digest(service_, client, session, item.number, item.flags, request->op.view());
+  const Refusal refusal = replica_.vouch(std::move(request));
+  if (refusal == Refusal::kNone) return refusal;
+  if (refusal ==
+      Refusal::kDuplicate) {  // asks for its answer again; one not delivered yet is answered in time
+    static_cast<void>(book_.ask(client, session, item.number));
+    return Refusal::kNone;
+  }
+  reject(client, session, item.number, refusal);
+  return refusal;
+}
+
+void ServiceInstance::reject(ClientId client, SessionId session, RequestNumber number, Refusal reason) {
+  outlet_.to_client(client, wrap(Rejected{session, number, static_cast<std::uint8_t>(reason)}));
+}
+
+void ServiceInstance::peer_up(const crypto::Peer& peer) {
+  if (peer.role == crypto::Role::kNode) replica_.peer_up(peer.node());
+  if (peer.role == crypto::Role::kHost) outlet_.to_host(peer.host(), wrap(oversight_.notice()));
+  if (peer.role == crypto::Role::kExecutor && peer.service == service_) {
+    if (!oversight_.is_current(peer.slot, peer.incarnation)) return;
+    executors_[peer.slot] = Executor{peer.incarnation, {}};
+    oversight_.channel_up(peer.slot, peer.incarnation);
+  }
+}
+
+void ServiceInstance::peer_down(const crypto::Peer& peer) {
+  if (peer.role != crypto::Role::kExecutor || peer.service != service_) return;
+  const auto executor = executors_.find(peer.slot);
+  if (executor == executors_.end() || executor->second.incarnation != peer.incarnation) return;
+  executors_.erase(executor);
+  oversight_.channel_down(peer.slot, peer.incarnation);
+}
+
+void ServiceInstance::tick(Micros monotonic, Micros wall) {
+  replica_.tick(wall);
+  oversight_.tick(monotonic);
+}
+
+bool ServiceInstance::run_ordering() {
+  ReplicaOutput out = replica_.take_output();
+  for (Outgoing& outgoing : out.send) {
+    const Message message = wrap(std::move(outgoing.body));
+    if (outgoing.to) {
+      outlet_.to_node(*outgoing.to, message);
+    } else {
+      outlet_.to_all_nodes(message);
+    }
+  }
+  for (const Delivery& batch : out.deliver) {
+    log_.append(batch);
+    agreeing_.emplace_back();
+    book_.open(batch);
+    oversight_.deliver(batch);
+  }
+  return !out.send.empty() || !out.deliver.empty();
+}
+
+bool ServiceInstance::run_oversight() {
+  OversightOutput out = oversight_.take_output();
+  for (Suspect& suspect : out.suspects) outlet_.to_all_nodes(wrap(std::move(suspect)));
+  for (OversightOutput::WakeFor& wake : out.wakes) outlet_.to_host(wake.host, wrap(wake.wake));
+  for (SystemOp& op : out.propose) replica_.propose(std::move(op));
+  for (OversightOutput::Closed& closed : out.closed) {
+    book_.close(*log_.at(closed.n).header, closed.replies);
+    agreeing_[closed.n.value - 1] = std::move(closed.agreeing);
+  }
+  const Seq closed = oversight_.closed_through();
+  if (closed.value > kClosedKept) {
+    replica_.set_low_watermark(std::max(replica_.low_watermark(), Seq{closed.value - kClosedKept}));
+  }
+  if (out.table_changed) {
+    outlet_.to_all_hosts(wrap(oversight_.notice()));
+    outlet_.drop_stale_executors(service_);
+  }
+  return !out.propose.empty() || !out.closed.empty() || out.table_changed;
+}
+
+void ServiceInstance::fetch_replies(FetchReplies wanted) {
+  const std::vector<SlotId>& holders = agreeing_[wanted.n.value - 1];
+  const Message message = wrap(std::move(wanted));
+  for (std::size_t i = 0; i < holders.size(); ++i) {
+    const SlotId slot = holders[fetch_turn_++ % holders.size()];
+    const auto executor = executors_.find(slot);
+    if (executor == executors_.end()) continue;
+    if (outlet_.to_executor(service_, slot, executor->second.incarnation, message)) return;
+  }
+}
+
+void ServiceInstance::run_replies() {
+  ReplyBookOutput out = book_.take_output();
+  for (ReplyBookOutput::ToClient& to : out.acks) outlet_.to_client(to.client, wrap(std::move(to.acks)));
+  for (FetchReplies& wanted : out.fetch) fetch_replies(std::move(wanted));
+}
+
+void ServiceInstance::run_streams() {
+  for (auto& [slot, executor] : executors_) {
+    while (true) {
+      const std::size_t queued = outlet_.queued_bytes(service_, slot, executor.incarnation);
+      std::optional<Body> body = executor.stream.next(log_, queued);
+      if (!body || !outlet_.to_executor(service_, slot, executor.incarnation, wrap(std::move(*body)))) break;
+    }
+  }
+}
+
+void ServiceInstance::run() {
+  bool busy = true;
+  while (busy) {
+    busy = run_ordering();
+    busy = run_oversight() || busy;
+  }
+  run_replies();
+  run_streams();
+}
+
+}  // namespace zz::agreement

@@ -1,0 +1,92 @@
+#pragma once
+
+// ServiceInstance: everything one agreement node holds for one service, without IO. It wires the two cores to
+// the order log and the reply book, and turns their outputs into messages for named peers. One thread.
+
+#include <deque>
+#include <map>
+#include <optional>
+#include <vector>
+
+#include "agreement/messages.hpp"
+#include "agreement/order_log.hpp"
+#include "agreement/oversight.hpp"
+#include "agreement/replica.hpp"
+#include "agreement/reply_book.hpp"
+#include "base/observer.hpp"
+#include "base/refusal.hpp"
+#include "crypto/cluster.hpp"
+#include "crypto/peer.hpp"
+
+namespace zz::agreement {
+
+// Where the messages of a turn go. Implemented over channels by the node, over queues by tests and the
+// simulator.
+class Outlet {
+ public:
+  virtual ~Outlet() = default;
+  virtual void to_all_nodes(const Message& message) = 0;  // every other node
+  virtual void to_node(NodeId node, const Message& message) = 0;
+  virtual void to_host(HostId host, const Message& message) = 0;
+  virtual void to_all_hosts(const Message& message) = 0;
+  virtual void to_client(ClientId client, const Message& message) = 0;
+  // False when that executor has no channel.
+  virtual bool to_executor(ServiceId service, SlotId slot, Incarnation incarnation,
+                           const Message& message) = 0;
+  [[nodiscard]] virtual std::size_t queued_bytes(ServiceId service, SlotId slot,
+                                                 Incarnation incarnation) const = 0;
+  // Channels of incarnations of this service that are no longer current must go.
+  virtual void drop_stale_executors(ServiceId service) = 0;
+};
+
+class ServiceInstance {
+ public:
+  // All references must outlive it.
+  ServiceInstance(const crypto::ClusterFile& cluster, ServiceId service, NodeId self,
+                  const crypto::SecretKey& key, Observer& observer, Outlet& outlet);
+
+  // One message from an authenticated peer. Anything but kNone changed nothing.
+  Refusal step(const crypto::Peer& from, Message& message);
+  void peer_up(const crypto::Peer& peer);
+  void peer_down(const crypto::Peer& peer);
+  void tick(Micros monotonic, Micros wall);
+  // Takes the cores' outputs and carries them out until they are quiet.
+  void run();
+
+  [[nodiscard]] const Oversight& oversight() const { return oversight_; }
+  [[nodiscard]] const Replica& replica() const { return replica_; }
+  [[nodiscard]] const OrderLog& log() const { return log_; }
+
+ private:
+  struct Executor {
+    Incarnation incarnation;
+    OrderStream stream;
+  };
+
+  Refusal from_node(NodeId node, Message& message);
+  Refusal from_host(HostId host, Message& message);
+  Refusal from_executor(const crypto::Peer& peer, Message& message);
+  Refusal from_client(ClientId client, Message& message);
+  Refusal take_request(ClientId client, SessionId session, Requests::Item& item);
+  void reject(ClientId client, SessionId session, RequestNumber number, Refusal reason);
+  bool run_ordering();
+  bool run_oversight();
+  void run_replies();
+  void run_streams();
+  void fetch_replies(FetchReplies wanted);
+  [[nodiscard]] Message wrap(Body body) const { return Message{service_, std::move(body)}; }
+
+  const crypto::ClusterFile& cluster_;
+  ServiceId service_;
+  NodeId self_;
+  Outlet& outlet_;
+  Oversight oversight_;
+  Replica replica_;
+  OrderLog log_;
+  ReplyBook book_;
+  std::map<SlotId, Executor> executors_;       // with a channel to us
+  std::vector<std::vector<SlotId>> agreeing_;  // [n - 1]: who can be asked for reply bodies; empty while open
+  std::size_t fetch_turn_ = 0;                 // rotates the slot that is asked
+};
+
+}  // namespace zz::agreement
