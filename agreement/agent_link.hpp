@@ -1,9 +1,11 @@
 #pragma once
 
-// What a host daemon and the execution agent inside its guest say to each other, over a private stream (a socket
-// pair here, virtio-serial in a virtual machine): one JSON object per line, at most kAgentLineMax bytes.
+// What a host daemon and the execution agent inside its guest say to each other, over a private stream (a
+// socket pair here, virtio-serial in a virtual machine): one JSON object per line, at most kAgentLineMax
+// bytes.
 //
-//   host to agent    {"identity": {"service":0,"slot":1,"incarnation":3,"epoch":2,"key_seed":"<hex>","entropy":"<hex>"}}
+//   host to agent    {"identity":
+//   {"service":0,"slot":1,"incarnation":3,"epoch":2,"key_seed":"<hex>","entropy":"<hex>"}}
 //                    {"fault": "wrong-reply" | "slow"}
 //   agent to host    {"event": "ready"} | {"event": "failed", "error": "…"} | {"event": "faulted"}
 //

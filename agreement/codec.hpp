@@ -1,7 +1,7 @@
 #pragma once
 
-// Messages to bytes and back (Cap'n Proto flat messages, schema in messages.capnp). The only place of the folder
-// that sees generated code. Any thread; no state.
+// Messages to bytes and back (Cap'n Proto flat messages, schema in messages.capnp). The only place of the
+// folder that sees generated code. Any thread; no state.
 
 #include "agreement/messages.hpp"
 #include "base/refusal.hpp"
@@ -12,8 +12,8 @@ namespace zz::agreement {
 struct CodecLimits {
   std::uint32_t op_bytes_max = 4u << 20;
   std::uint32_t batch_requests_max = 1024;
-  std::uint32_t slots_max = 11;          // 2 * kFaultsMax + 1
-  std::uint32_t orders_max = 4096;       // digests in one Orders
+  std::uint32_t slots_max = 11;     // 2 * kFaultsMax + 1
+  std::uint32_t orders_max = 4096;  // digests in one Orders
   std::uint32_t status_bytes_max = 1u << 20;
 };
 

@@ -1,16 +1,18 @@
 #pragma once
 
-// Oversight: the second core of an agreement node, one per service (docs/protocol.md §9, §11). It compares the votes
-// of execution slots, closes batches on g+1 equal ones, notices trouble, asks hosts to wake sleepers, and turns f+1
-// suspicions into an ordered epoch change.
+// Oversight: the second core of an agreement node, one per service (docs/protocol.md §9, §11). It compares
+// the votes of execution slots, closes batches on g+1 equal ones, notices trouble, asks hosts to wake
+// sleepers, and turns f+1 suspicions into an ordered epoch change.
 //
-// One thread; no clock, IO or randomness: time comes in with tick(), signing is deterministic. What peers get wrong
-// comes back as a Refusal.
+// One thread; no clock, IO or randomness: time comes in with tick(), signing is deterministic. What peers get
+// wrong comes back as a Refusal.
 //
 // Invariants:
 //  1. A batch is closed at most once, with g+1 equal votes of distinct slots' current incarnations.
-//  2. The slot table (active, incarnations, epoch) changes only in deliver(), as a function of the order alone.
-//  3. Every WAKE is preceded by a sign observed here; at most one is outstanding per (epoch, slot, incarnation) and
+//  2. The slot table (active, incarnations, epoch) changes only in deliver(), as a function of the order
+//  alone.
+//  3. Every WAKE is preceded by a sign observed here; at most one is outstanding per (epoch, slot,
+//  incarnation) and
 //     wake budget.
 //  4. A slot is suspected as wrong only if its vote differs from g+1 equal votes for the same n.
 
@@ -27,6 +29,12 @@
 #include "crypto/sign.hpp"
 
 namespace zz::agreement {
+
+// Votes for batches that this node has not delivered yet, per slot: at most this many batches ahead, and this
+// many reply digests in all.
+inline constexpr std::uint64_t kVotesAheadMax = 1'024;
+inline constexpr std::size_t kAheadDigestsMax = std::size_t{1} << 17;
+inline constexpr Micros kTickGapMax{50'000};
 
 enum class Sign : std::uint8_t { kMismatch, kOverdue, kGone };
 std::string_view to_string(Sign sign);
@@ -51,14 +59,14 @@ struct OversightOutput {
     std::vector<Digest> replies;   // per reference
     std::vector<SlotId> agreeing;  // ascending
   };
-  std::vector<Closed> closed;     // may be out of order of n
-  bool table_changed = false;     // send notice() to the hosts; close channels of dead incarnations
+  std::vector<Closed> closed;  // may be out of order of n
+  bool table_changed = false;  // send notice() to the hosts; close channels of dead incarnations
 };
 
 struct OversightStats {
   std::uint64_t divergences = 0;  // episodes: from the first sign to no open sign
-  std::uint64_t wakes = 0;        // wake episodes this node took part in (one per divergence at most, per service)
-  std::uint64_t evictions = 0;    // slots evicted as wrong or late by ordered epoch changes
+  std::uint64_t wakes = 0;  // wake episodes this node took part in (one per divergence at most, per service)
+  std::uint64_t evictions = 0;  // slots evicted as wrong or late by ordered epoch changes
   std::uint64_t not_deterministic = 0;
 };
 
@@ -73,11 +81,15 @@ class Oversight final : public SystemRules {
 
   // Monotonic time now.
   void tick(Micros now);
-  // In order, every batch that the ordering core delivers: opens n for votes, then applies the system operations.
+  // In order, every batch that the ordering core delivers: opens n for votes, then applies the system
+  // operations.
   void deliver(const Delivery& batch);
-  Refusal step(SlotId slot, Incarnation incarnation, const Vote& vote);  // the channel's slot and incarnation
-  Refusal step(const Suspect& suspect);                                  // any node's channel; signature checked here
-  Refusal step(const Join& join);                                        // signature checked here
+  // The channel's slot and incarnation. Votes for batches not delivered here yet are kept, within bounds. The
+  // second form takes the reply digests over.
+  Refusal step(SlotId slot, Incarnation incarnation, const Vote& vote);
+  Refusal step(SlotId slot, Incarnation incarnation, Vote&& vote);
+  Refusal step(const Suspect& suspect);  // any node's channel; signature checked here
+  Refusal step(const Join& join);        // signature checked here
   Refusal step(HostId from, const SlotDead& dead);
   void channel_up(SlotId slot, Incarnation incarnation);
   void channel_down(SlotId slot, Incarnation incarnation);

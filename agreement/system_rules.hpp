@@ -7,9 +7,9 @@
 
 namespace zz::agreement {
 
-// Stateless with respect to the order: the answer depends only on the operation and the cluster file, so it is the
-// same at every correct node and at every time. Whether an admissible operation still applies is decided when it is
-// delivered (Oversight::deliver), equally everywhere.
+// Stateless with respect to the order: the answer depends only on the operation and the cluster file, so it
+// is the same at every correct node and at every time. Whether an admissible operation still applies is
+// decided when it is delivered (Oversight::deliver), equally everywhere.
 class SystemRules {
  public:
   virtual ~SystemRules() = default;

@@ -1,7 +1,7 @@
 #pragma once
 
-// One function per subcommand of the zz binary: registers it and, when it is chosen, runs it and sets `exit_code`
-// (0: it did what it says). Errors are one line on stderr, "zz <command>: …".
+// One function per subcommand of the zz binary: registers it and, when it is chosen, runs it and sets
+// `exit_code` (0: it did what it says). Errors are one line on stderr, "zz <command>: …".
 
 #include <CLI/CLI.hpp>
 

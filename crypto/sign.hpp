@@ -1,7 +1,7 @@
 #pragma once
 
-// Ed25519 (RFC 8032, libsodium). A signature covers (domain, cluster, protocol version, sender, fields), so no
-// signed message can be taken for another kind, cluster or sender's. Any thread after init().
+// Ed25519 (RFC 8032, libsodium). A signature covers (domain, cluster, protocol version, sender, fields), so
+// no signed message can be taken for another kind, cluster or sender's. Any thread after init().
 
 #include <array>
 #include <cstdint>
@@ -65,15 +65,17 @@ class SignedFields {
   SignedFields& u64(std::uint64_t value);
   SignedFields& bytes(ByteView value);
   template <class Tag, class Rep>
-  SignedFields& id(const Strong<Tag, Rep>& value) { return u64(static_cast<std::uint64_t>(value.value)); }
+  SignedFields& id(const Strong<Tag, Rep>& value) {
+    return u64(static_cast<std::uint64_t>(value.value));
+  }
   [[nodiscard]] ByteView view() const { return buffer_; }
 
  private:
   Bytes buffer_;
 };
 
-// Key file: 64 hexadecimal digits (the seed) and a newline, mode 0600, owned by the caller's user. Loading refuses a
-// file that others may read.
+// Key file: 64 hexadecimal digits (the seed) and a newline, mode 0600, owned by the caller's user. Loading
+// refuses a file that others may read.
 Result<void> save_secret_key(const std::string& path, const SecretKey& key);
 Result<SecretKey> load_secret_key(const std::string& path);
 

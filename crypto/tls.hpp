@@ -2,9 +2,9 @@
 
 // TLS 1.3 contexts (OpenSSL 3.0): mutual, pinned keys, no tickets, no resumption, no 0-RTT, ALPN "zz/1".
 //
-// Trust is the pin: the peer's Ed25519 public key (from its certificate) must be one that `PeerLookup` knows at the
-// time of the handshake. The certificate's names, dates and issuer are not looked at; they are for people's tools.
-// A context may be shared by many connections of one thread.
+// Trust is the pin: the peer's Ed25519 public key (from its certificate) must be one that `PeerLookup` knows
+// at the time of the handshake. The certificate's names, dates and issuer are not looked at; they are for
+// people's tools. A context may be shared by many connections of one thread, and must outlive them.
 
 #include <functional>
 #include <memory>
@@ -26,7 +26,8 @@ using PeerLookup = std::function<std::optional<Peer>(const PublicKey&)>;
 
 class TlsContext {
  public:
-  // Makes an in-memory self-signed certificate for `key`. `lookup` must stay callable as long as the context lives.
+  // Makes an in-memory self-signed certificate for `key`. `lookup` must stay callable as long as the context
+  // lives.
   static Result<TlsContext> make(const SecretKey& key, PeerLookup lookup);
   TlsContext(TlsContext&&) noexcept;
   TlsContext& operator=(TlsContext&&) noexcept;

@@ -1,6 +1,7 @@
 #pragma once
 
-// The port between zz and an application: what an executor drives, one request at a time, in the agreed order.
+// The port between zz and an application: what an executor drives, one request at a time, in the agreed
+// order.
 
 #include <functional>
 #include <memory>
@@ -14,14 +15,14 @@ namespace zz::execution {
 // What a service may know besides the operation; the same on every replica.
 struct Invocation {
   Seq n;
-  Micros time;     // agreed: strictly increasing over n, equal for the requests of one batch
-  Digest seed;     // agreed: distinct per batch, not secret
+  Micros time;  // agreed: strictly increasing over n, equal for the requests of one batch
+  Digest seed;  // agreed: distinct per batch, not secret
   ClientId client;
   SharedBytes op;
 };
 
-// An in-process application (the `in-process` adapter). Must be deterministic: equal sequences of calls give equal
-// replies. One thread.
+// An in-process application (the `in-process` adapter). Must be deterministic: equal sequences of calls give
+// equal replies. One thread.
 class Service {
  public:
   virtual ~Service() = default;
@@ -35,10 +36,11 @@ class Adapter {
   using Reply = std::function<void(SharedBytes)>;
   using Started = std::function<void(Result<void>)>;
   virtual ~Adapter() = default;
-  // Makes the service ready on a fresh copy of its initial state. Calls back once; an error names command and cause.
+  // Makes the service ready on a fresh copy of its initial state. Calls back once; an error names command and
+  // cause.
   virtual void start(Started done) = 0;
-  // Requires that no invocation is pending. Calls back exactly once, possibly before returning. A service that crashes
-  // or hangs answers with a definite error reply; it never calls back with nothing.
+  // Requires that no invocation is pending. Calls back exactly once, possibly before returning. A service
+  // that crashes or hangs answers with a definite error reply; it never calls back with nothing.
   virtual void execute(const Invocation& invocation, Reply done) = 0;
 };
 

@@ -1,0 +1,286 @@
+# The wire format between agreement nodes, executors, hosts and clients (docs/protocol.md).
+#
+# One channel message is one Cap'n Proto flat message of exactly one segment: the segment table (u32 0, u32 words)
+# and the segment, nothing after it. Everything else is refused, and so is any value that a comment here forbids.
+# agreement/codec.cpp is the only reader and writer. The sender is the authenticated peer of the channel and is
+# carried only in what is signed. No digest that the receiver can compute is carried. Unknown union members and
+# enumerants are refused: a new one needs a new protocol version. Numbers are never reused.
+#
+# Digests are groups of four little-endian words: word 0 holds bytes 0..7 of the SHA-256 value. Lists of digests are
+# one Data blob of 32 bytes each, and lists of references hold no pointers: those are the lists with hundreds of
+# entries (measured with tests/agreement/codec_bench.cpp; a blob of digests decodes several times faster than a list
+# of structs, while for references the struct list costs little next to hashing them).
+
+@0xedfd1baa4047e8e0;
+
+using Cxx = import "/capnp/c++.capnp";
+$Cxx.namespace("zz::agreement::wire");
+
+struct Message {
+  service @0 :UInt16;  # which service's instance this is for, and the service of everything inside that names one;
+                       # 0 for StatusQuery and StatusReport
+
+  body :union {
+    # Node to node.
+    prePrepare @1 :PrePrepare;
+    prepare @2 :Ballot;
+    commit @3 :Ballot;
+    fetchBodies @4 :FetchBodies;
+    bodies @5 :Bodies;
+
+    # Client and node.
+    requests @6 :Requests;
+    acks @7 :Acks;
+    rejected @8 :Rejected;
+
+    # Executor and node.
+    subscribe @9 :Subscribe;
+    orders @10 :Orders;
+    batch @11 :Batch;
+    vote @12 :Vote;
+    replies @13 :Replies;
+    fetchReplies @14 :FetchReplies;
+
+    # Pool.
+    wake @15 :Wake;
+    suspect @16 :Suspect;
+    epochNotice @17 :EpochNotice;
+    join @18 :Join;
+    slotDead @19 :SlotDead;
+
+    # Operator.
+    statusQuery @20 :Void;
+    statusReport @21 :StatusReport;
+  }
+}
+
+# ---- ordering ------------------------------------------------------------------------------------------------------
+
+struct Reference {
+  # Names a request without its body. Made by the node that vouches for it. Seven words, no pointer.
+  client @0 :UInt32;   # identity number in the cluster file
+  session @1 :UInt64;  # random, chosen by the client at its start
+  number @2 :UInt64;   # per session, from 1, no gaps
+  digest :group {      # of service, client, session, number, flags and op
+    a @3 :UInt64;
+    b @4 :UInt64;
+    c @5 :UInt64;
+    d @6 :UInt64;
+  }
+}
+
+struct Header {
+  # Content of a batch, made by the primary.
+  n @0 :UInt64;                      # batch number, from 1
+  time @1 :Int64;                    # agreed time, microseconds since 1970, strictly increasing over n
+  references @2 :List(Reference);    # at most batch_requests_max
+  system @3 :List(SystemOperation);  # at most 64; applied after the references
+}
+
+struct PrePrepare {
+  # Primary to backups.
+  view @0 :UInt64;
+  header @1 :Header;
+}
+
+struct Ballot {
+  # PREPARE and COMMIT, node to every node.
+  view @0 :UInt64;
+  n @1 :UInt64;
+  digest :group {  # D of the header
+    a @2 :UInt64;
+    b @3 :UInt64;
+    c @4 :UInt64;
+    d @5 :UInt64;
+  }
+}
+
+struct FetchBodies {
+  # Backup to a node that stands for the batch.
+  wanted @0 :List(Reference);  # at most batch_requests_max
+}
+
+struct Bodies {
+  # Answer to FetchBodies.
+  requests @0 :List(Request);  # at most batch_requests_max
+}
+
+struct Request {
+  client @0 :UInt32;
+  flags @1 :UInt32;  # must be 0
+  session @2 :UInt64;
+  number @3 :UInt64;
+  op @4 :Data;  # at most op_bytes_max; set by the client, opaque to agreement
+}
+
+# ---- client --------------------------------------------------------------------------------------------------------
+
+struct Requests {
+  # Client to every node, of one session. Sending an item again asks for its answer.
+  session @0 :UInt64;
+  items @1 :List(Item);  # at most batch_requests_max
+
+  struct Item {
+    number @0 :UInt64;
+    flags @1 :UInt32;  # must be 0
+    op @2 :Data;       # at most op_bytes_max
+  }
+}
+
+struct Acks {
+  # Node to client: these numbers are closed with these reply digests.
+  session @0 :UInt64;
+  items @1 :List(Item);  # at most batch_requests_max
+
+  struct Item {
+    number @0 :UInt64;
+    digest :group {  # of the reply body
+      a @1 :UInt64;
+      b @2 :UInt64;
+      c @3 :UInt64;
+      d @4 :UInt64;
+    }
+    hasBody @5 :Bool;  # an empty body is a body
+    body @6 :Data;     # at most op_bytes_max; absent unless hasBody
+  }
+}
+
+struct Rejected {
+  # Node to client: not taken.
+  session @0 :UInt64;
+  number @1 :UInt64;
+  reason @2 :UInt8;  # number of a reason in base/refusal.hpp; never 0
+}
+
+# ---- execution -----------------------------------------------------------------------------------------------------
+
+struct Subscribe {
+  # Executor to node; replaces any earlier one of the channel.
+  from @0 :UInt64;   # first batch number wanted
+  bearer @1 :Bool;   # this node shall send batches too
+}
+
+struct Orders {
+  # Node to executor: firstN, firstN + 1, ... are committed with these digests.
+  firstN @0 :UInt64;
+  digests @1 :Data;  # D of each, 32 bytes each, at most orders_max of them
+}
+
+struct Batch {
+  # Bearer to executor.
+  header @0 :Header;
+  bodies @1 :List(Body);  # exactly one per reference, in their order
+
+  struct Body {
+    # With its reference this is the whole request.
+    flags @0 :UInt32;  # must be 0
+    op @1 :Data;       # at most op_bytes_max
+  }
+}
+
+struct Vote {
+  # Executor to every node.
+  epoch @0 :UInt64;        # as ordered before n
+  n @1 :UInt64;
+  slot @2 :UInt16;         # must be the channel's
+  incarnation @3 :UInt64;  # must be the channel's
+  replies @4 :Data;        # reply digest per reference, 32 bytes each, at most batch_requests_max
+}
+
+struct Replies {
+  # Executor to node: reply bodies of one batch.
+  n @0 :UInt64;
+  items @1 :List(Item);  # at most batch_requests_max
+
+  struct Item {
+    index @0 :UInt32;  # into the batch's references, below batch_requests_max
+    body @1 :Data;     # at most op_bytes_max
+  }
+}
+
+struct FetchReplies {
+  # Node to executor: send these bodies again.
+  n @0 :UInt64;
+  items @1 :List(Item);  # at most batch_requests_max
+
+  struct Item {
+    index @0 :UInt32;  # into the batch's references, below batch_requests_max
+    client @1 :UInt32;
+    session @2 :UInt64;
+    number @3 :UInt64;
+  }
+}
+
+# ---- system operations and the pool --------------------------------------------------------------------------------
+
+enum Suspicion {
+  wrong @0;    # voted otherwise than g+1 equal votes
+  late @1;     # no vote in time, or gone
+  surplus @2;  # awake, blameless and not needed
+}
+
+struct Suspect {
+  # Signed by node `signer` over its fields and the service.
+  signer @0 :UInt16;
+  slot @1 :UInt16;
+  why @2 :Suspicion;
+  epoch @3 :UInt64;           # current epoch at the signer
+  incarnation @4 :UInt64;
+  n @5 :UInt64;               # the batch that showed it
+  agreeing @6 :List(UInt16);  # ascending slots whose vote for n equals the g+1; at most slots_max
+  signature @7 :Data;         # Ed25519, 64 bytes
+}
+
+struct EpochChange {
+  epoch @0 :UInt64;             # the new one
+  active @1 :List(UInt16);      # ascending slots, at most slots_max
+  evicted @2 :List(UInt16);     # ascending slots, at most slots_max
+  proof @3 :List(Suspect);      # at most 176: each of 16 nodes about each of 11 slots
+}
+
+struct Join {
+  # Signed by the slot's host over its fields and the service.
+  slot @0 :UInt16;
+  incarnation @1 :UInt64;
+  key @2 :Data;        # Ed25519 public key of the incarnation, 32 bytes
+  signature @3 :Data;  # Ed25519, 64 bytes
+}
+
+struct SystemOperation {
+  union {
+    epochChange @0 :EpochChange;
+    join @1 :Join;
+  }
+}
+
+struct Wake {
+  # Node to the host of a sleeping slot, signed by node `signer` over its fields and the service.
+  signer @0 :UInt16;
+  slot @1 :UInt16;
+  sign @2 :UInt8;      # what was seen (agreement/oversight.hpp), for people
+  epoch @3 :UInt64;
+  incarnation @4 :UInt64;
+  n @5 :UInt64;
+  signature @6 :Data;  # Ed25519, 64 bytes
+}
+
+struct EpochNotice {
+  # Node to host: the ordered slot table. Both lists of incarnations have one entry per slot.
+  epoch @0 :UInt64;
+  n @1 :UInt64;                     # the batch that carried the last change
+  active @2 :List(UInt16);          # ascending slots, at most slots_max
+  incarnations @3 :List(UInt64);    # the current one; 0: none joined
+  evictedThrough @4 :List(UInt64);  # this and all before it are to be destroyed
+}
+
+struct SlotDead {
+  # Host to every node: an incarnation's processes or virtual machine ended.
+  slot @0 :UInt16;
+  incarnation @1 :UInt64;
+}
+
+# ---- operator ------------------------------------------------------------------------------------------------------
+
+struct StatusReport {
+  json @0 :Data;  # one JSON object in UTF-8, at most status_bytes_max
+}

@@ -1,0 +1,221 @@
+// Signs of trouble, the episodes they make up, and the WAKEs they are answered with (docs/protocol.md §9).
+
+#include <algorithm>
+#include <utility>
+
+#include "agreement/oversight_state.hpp"
+
+namespace zz::agreement {
+
+Micros Oversight::State::overdue_limit() const {
+  return std::clamp(Micros{spans.overdue_factor * (spread_x8 / 8)}, spans.overdue_floor, spans.overdue_ceiling);
+}
+
+bool Oversight::State::in_grace(SlotId slot) const {
+  const SlotWatch& watch = at(slot);
+  return watch.catch_up_to > book.last_vote(slot) && now < watch.grace_until &&
+         !passed(watch.progress_at, spans.overdue_ceiling);
+}
+
+bool Oversight::State::requests_wait() const {
+  for (Seq n = book.closed_through().next(); n <= book.last_opened(); n = n.next()) {
+    const Ballot* ballot = book.find(n);
+    if (!ballot->closed && ballot->references > 0) return true;
+  }
+  return false;
+}
+
+// ---- noticing
+// ----------------------------------------------------------------------------------------------------
+
+// An active slot is gone soon; a woken one is only cut off, and given up much later.
+void Oversight::State::watch_channels() {
+  for (std::uint16_t i = 0; i < slots.size(); ++i) {
+    const SlotId slot{i};
+    SlotWatch& watch = slots[i];
+    const bool active = table.is_active(slot);
+    const bool cut_off = watch.ever_connected && watch.channels == 0;
+    const Micros patience = active ? spans.gone : spans.execution_timeout;
+    const bool gone = (active && watch.dead) || (cut_off && passed(watch.down_since, patience));
+    if (gone == watch.gone) continue;
+    watch.gone = gone;
+    watch.gone_at = gone ? book.last_opened() : Seq{};
+    dirty = true;
+    if (gone && active) {
+      // The first open batch shows it; with none open, a replacement has to agree on the last one.
+      const Seq open = book.closed_through().next();
+      raise(Sign::kGone, std::min(open, book.last_opened()), slot);
+    }
+  }
+}
+
+// Which active slot keeps this batch waiting for too long, if any.
+std::optional<SlotId> Oversight::State::overdue_slot(const Ballot& ballot) const {
+  // Those that lie have not answered either.
+  const SlotMask missing = without(table.active(), without(ballot.voted, wrong()));
+  for (const SlotId slot : slots_of(missing)) {
+    if (at(slot).ever_connected && in_grace(slot)) continue;
+    const bool voting_began = ballot.voted != 0 && at(slot).ever_connected;
+    const Micros began = voting_began ? ballot.first_vote_at : ballot.opened_at;
+    if (!passed(std::max(began, epoch_since), voting_began ? overdue_limit() : spans.execution_timeout)) continue;
+    if (voting_began || requests_wait()) return slot;
+  }
+  return std::nullopt;
+}
+
+void Oversight::State::watch_deadlines() {
+  const Micros shortest = std::min(overdue_limit(), spans.execution_timeout);
+  for (Seq n = book.closed_through().next(); n <= book.last_opened(); n = n.next()) {
+    const Ballot* ballot = book.find(n);
+    if (!passed(ballot->opened_at, shortest)) return;  // and later ones were opened later
+    if (ballot->closed || ballot->sign_open || ballot->hung) continue;
+    if (const auto slot = overdue_slot(*ballot); slot) raise(Sign::kOverdue, n, slot);
+  }
+}
+
+// Who owes votes for what is closed.
+void Oversight::State::watch_debts() {
+  for (std::uint16_t i = 0; i < slots.size(); ++i) {
+    const SlotId slot{i};
+    SlotWatch& watch = slots[i];
+    const bool active = table.is_active(slot);
+    const Seq last_vote = book.last_vote(slot);
+    if (watch.late_at.value != 0) {
+      if (!watch.late_made_good || last_vote < book.closed_through()) continue;
+      watch.late_at = Seq{};
+      watch.late_made_good = false;
+      if (active) book.expect(slot, book.closed_through());
+    } else if (active) {
+      const auto debt = book.owed(slot);
+      if (!debt || !passed(debt->closed_at, spans.late) || in_grace(slot)) continue;
+      watch.late_at = debt->n;
+      book.release(slot);
+    } else if (watch.channels > 0 && last_vote < book.closed_through() &&
+               passed(watch.progress_at, spans.execution_timeout)) {
+      watch.late_at = last_vote.next();  // woken, and going nowhere
+    }
+  }
+}
+
+// A woken slot is surplus when nothing happened for a while that it could have been needed for.
+void Oversight::State::watch_quiet() {
+  const Ballot* oldest = book.find(book.closed_through().next());
+  const bool busy = episode.open || (oldest != nullptr && passed(oldest->opened_at, spans.late));
+  if (busy) quiet_since = now;
+  if (passed(quiet_mark_at, spans.late)) {
+    quiet_mark = book.closed_through();
+    quiet_mark_at = now;
+  }
+  const Micros span{2 * spans.late.value};
+  const bool quiet = !busy && passed(quiet_since, span);
+  for (std::uint16_t i = 0; i < slots.size(); ++i) {
+    SlotWatch& watch = slots[i];
+    watch.surplus = quiet && !table.is_active(SlotId{i}) && watch.channels > 0 && passed(watch.up_since, span) &&
+                    book.last_vote(SlotId{i}) >= quiet_mark;
+  }
+}
+
+// ---- signs and episodes
+// ------------------------------------------------------------------------------------------
+
+void Oversight::State::raise(Sign sign, Seq n, std::optional<SlotId> slot) {
+  dirty = true;
+  if (!episode.open) {
+    episode = {.open = true, .woke = false, .sign = sign, .n = n, .epoch = table.epoch()};
+    ++stats.divergences;
+  } else if (episode.epoch != table.epoch()) {
+    episode.sign = sign;
+    episode.n = n;
+    episode.epoch = table.epoch();
+  }
+  Ballot* ballot = book.find(n);
+  bool is_news = false;
+  if (ballot != nullptr && !ballot->closed) {
+    if (!std::exchange(ballot->sign_open, true)) ++open_signs;
+    is_news = !std::exchange(ballot->diverged, true);
+  } else if (!idle_watch) {
+    idle_watch = n;
+    is_news = true;
+  }
+  if (!is_news) return;
+  Event event{.kind = EventKind::kDiverged, .n = n, .epoch = table.epoch(), .why = to_string(sign)};
+  if (slot) {
+    event.slot = *slot;
+    event.incarnation = table.incarnation(*slot);
+  }
+  report(event);
+}
+
+// Votes of slots that are known to lie are no news.
+void Oversight::State::raise_mismatch(Seq n) {
+  const Ballot* ballot = book.find(n);
+  if (ballot == nullptr || ballot->closed || ballot->sign_open || ballot->candidates.size() < 2) return;
+  const SlotMask liars = wrong();
+  const auto views = std::count_if(ballot->candidates.begin(), ballot->candidates.end(),
+                                   [liars](const Ballot::Candidate& c) { return without(c.voters, liars) != 0; });
+  if (views >= 2) raise(Sign::kMismatch, n, std::nullopt);
+}
+
+// In a new epoch everything is looked at afresh.
+void Oversight::State::restart_signs() {
+  open_signs = 0;
+  for (Seq n = book.closed_through().next(); n <= book.last_opened(); n = n.next()) book.find(n)->sign_open = false;
+  for (Seq n = book.closed_through().next(); n <= book.last_opened(); n = n.next()) raise_mismatch(n);
+}
+
+bool Oversight::State::in_trouble() const {
+  if (open_signs > 0 || idle_watch) return true;
+  const std::vector<SlotId> active = slots_of(table.active());
+  return std::any_of(active.begin(), active.end(),
+                     [this](SlotId slot) { return contains(blamed(), slot) || book.owed(slot).has_value(); });
+}
+
+void Oversight::State::update_episode() {
+  if (idle_watch) {
+    const std::vector<SlotId> active = slots_of(table.active());
+    const bool replaced = size_of(standing(*idle_watch)) > table.g();
+    const bool returned = std::none_of(active.begin(), active.end(), [this](SlotId slot) { return at(slot).gone; });
+    if (replaced || returned) {
+      report({.kind = EventKind::kSettled, .n = *idle_watch, .epoch = table.epoch()});
+      idle_watch.reset();
+    }
+  }
+  if (episode.open && !in_trouble()) episode.open = false;
+}
+
+// ---- waking
+// ------------------------------------------------------------------------------------------------------
+
+bool Oversight::State::needs_more_votes() const {
+  if (open_signs > 0) return true;
+  // A slot that is to blame stays until g+1 others agree.
+  const std::vector<SlotId> doubtful = slots_of(static_cast<SlotMask>(table.active() & blamed()));
+  return std::any_of(doubtful.begin(), doubtful.end(),
+                     [this](SlotId slot) { return !charge_against(slot).has_value(); });
+}
+
+void Oversight::State::send_wakes() {
+  if (!episode.open || !needs_more_votes()) return;
+  for (std::uint16_t i = 0; i < slots.size(); ++i) {
+    const SlotId slot{i};
+    SlotWatch& watch = slots[i];
+    const bool asleep = !table.is_active(slot) && table.incarnation(slot).value != 0 && !watch.ever_connected;
+    if (!asleep || watch.dead) continue;
+    if (watch.wake_epoch == table.epoch() && !passed(watch.wake_at, spans.wake_budget)) continue;
+    watch.wake_epoch = table.epoch();
+    watch.wake_at = now;
+    Wake wake{
+        id, self, table.epoch(), slot, table.incarnation(slot), episode.n, static_cast<std::uint8_t>(episode.sign), {}};
+    wake.signature = key.sign(wake_fields(cluster.id, wake));
+    out.wakes.push_back({cluster.services[id.value].slots[i].host, wake});
+    if (!std::exchange(episode.woke, true)) ++stats.wakes;
+    report({.kind = EventKind::kWakeRequested,
+            .n = wake.n,
+            .epoch = wake.epoch,
+            .slot = slot,
+            .incarnation = wake.incarnation,
+            .why = to_string(episode.sign)});
+  }
+}
+
+}  // namespace zz::agreement

@@ -1,0 +1,172 @@
+#pragma once
+
+// The inside of Oversight; included by oversight*.cpp only. What comes in is in oversight.cpp, what this node
+// makes of it in oversight_signs.cpp (signs of trouble, episodes, WAKEs) and oversight_suspects.cpp
+// (suspicions, epoch changes, joins).
+//
+// An episode is the time from the first sign to the moment when no sign is open and no active slot is in
+// doubt.
+
+#include <map>
+#include <optional>
+#include <vector>
+
+#include "agreement/oversight.hpp"
+#include "agreement/slot_table.hpp"
+#include "agreement/suspect_book.hpp"
+#include "agreement/vote_book.hpp"
+
+namespace zz::agreement {
+
+// What this node thinks of one slot's current incarnation. A new incarnation starts with a clean one.
+struct SlotWatch {
+  std::uint32_t channels = 0;
+  bool ever_connected = false;
+  bool dead = false;  // its host says so
+  Micros up_since;    // first channel
+  Micros down_since;  // last channel lost
+
+  Seq wrong_at;                 // its vote for this batch differs from g+1 equal ones; 0 = none
+  Seq late_at;                  // no vote for this closed batch in time; 0 = none
+  bool late_made_good = false;  // the vote for late_at came after all
+  bool gone = false;
+  Seq gone_at;  // last delivered batch when it was found gone
+  bool surplus = false;
+
+  Seq catch_up_to;     // an active slot that has not voted up to here may take its time,
+  Micros progress_at;  // while its votes keep coming
+  Micros grace_until;  // and not beyond this
+
+  std::optional<Suspect> said;  // what this node signed last
+  Micros said_at;
+  std::uint8_t reported = 0;  // bits by Suspicion: told the observer
+  std::optional<Epoch> wake_epoch;
+  Micros wake_at;
+
+  struct Ahead {
+    Epoch epoch;
+    std::vector<Digest> replies;
+  };
+  std::map<Seq, Ahead> ahead;  // votes for batches not delivered here yet
+  std::size_t ahead_digests = 0;
+
+  // Outlives incarnations: the newest join heard of that is not ordered yet.
+  std::optional<Join> join;
+  std::optional<Micros> join_proposed_at;
+};
+
+// The cluster file's timing, in microseconds.
+struct OversightSpans {
+  explicit OversightSpans(const crypto::Timing& timing);
+  Micros overdue_floor;
+  Micros overdue_ceiling;
+  Micros execution_timeout;
+  Micros gone;
+  Micros late;
+  Micros wake_budget;
+  Micros tick_gap;  // the most that counts between two ticks
+  std::int64_t overdue_factor;
+};
+
+struct Oversight::State {
+  State(const crypto::ClusterFile& cluster_file, ServiceId service_id, NodeId self_id,
+        const crypto::SecretKey& own_key, Observer& events);
+
+  // ---- oversight.cpp: input
+  Refusal on_vote(SlotId slot, Incarnation incarnation, Vote&& vote);
+  Refusal keep_ahead(SlotId slot, Vote&& vote);
+  void judge_ahead(Seq n);
+  Refusal count(SlotId slot, Seq n, std::vector<Digest>&& replies);
+  void on_closed(Seq n, VoteBook::Closing&& closing);
+  void mark_wrong(SlotId slot, Seq n);
+  void learn_spread(const Ballot& ballot, const VoteBook::Closing& closing);
+  void apply(Seq n, const EpochChange& change);
+  void apply(Seq n, const Join& join);
+  void end_incarnation(SlotId slot);
+  void advance_clock(Micros monotonic);
+  // Carries out what the input since the last call calls for.
+  void review();
+
+  // ---- oversight_signs.cpp
+  void watch_channels();
+  void watch_deadlines();
+  void watch_debts();
+  void watch_quiet();
+  void raise(Sign sign, Seq n, std::optional<SlotId> slot);
+  void raise_mismatch(Seq n);
+  void restart_signs();
+  void update_episode();
+  void send_wakes();
+  [[nodiscard]] std::optional<SlotId> overdue_slot(const Ballot& ballot) const;
+  [[nodiscard]] bool requests_wait() const;
+  [[nodiscard]] bool in_grace(SlotId slot) const;
+  [[nodiscard]] bool in_trouble() const;
+  [[nodiscard]] bool needs_more_votes() const;
+  [[nodiscard]] Micros overdue_limit() const;
+
+  // ---- oversight_suspects.cpp
+  struct Charge {
+    Suspicion why;
+    Seq n;
+    SlotMask agreeing;
+  };
+  [[nodiscard]] std::optional<Charge> charge_against(SlotId slot) const;
+  void speak_about(SlotId slot);
+  void propose_change();
+  void propose_joins();
+  Refusal on_suspect(const Suspect& suspect);
+  Refusal on_join(const Join& join);
+
+  // ---- small questions
+  [[nodiscard]] SlotWatch& at(SlotId slot) { return slots[slot.value]; }
+  [[nodiscard]] const SlotWatch& at(SlotId slot) const { return slots[slot.value]; }
+  [[nodiscard]] bool passed(Micros since, Micros span) const { return now.value - since.value >= span.value; }
+  [[nodiscard]] SlotMask wrong() const;
+  [[nodiscard]] SlotMask blamed() const;
+  // Connected slots that agree on n and that this node has nothing against.
+  [[nodiscard]] SlotMask standing(Seq n) const;
+  void report(Event event) const;
+
+  const crypto::ClusterFile& cluster;
+  const ServiceId id;
+  const NodeId self;
+  const crypto::SecretKey& key;
+  Observer& observer;
+
+  const OversightSpans spans;
+
+  SlotTable table;
+  VoteBook book;
+  SuspectBook suspects;
+  std::vector<SlotWatch> slots;  // by slot
+  OversightOutput out;
+  OversightStats stats;
+
+  Micros now;  // counted by advance_clock()
+  std::optional<Micros> last_tick;
+  bool dirty = false;  // something happened that review() has to look at
+  Micros epoch_since;
+  std::int64_t spread_x8 = 0;  // 8 times the usual microseconds between the first vote and the closing one
+
+  struct Episode {
+    bool open = false;
+    bool woke = false;  // this node signed a WAKE in it
+    Sign sign{};
+    Seq n;
+    Epoch epoch;
+  };
+  Episode episode;
+  std::uint64_t open_signs = 0;  // ballots with sign_open
+  std::optional<Seq>
+      idle_watch;  // an active slot went when nothing was open: waits for a replacement's vote here
+
+  Micros quiet_since;
+  Seq quiet_mark;  // closed through here a while ago: who voted for it has caught up
+  Micros quiet_mark_at;
+
+  std::optional<EpochChange> proposed;  // the last change handed out in this epoch
+  Micros proposed_at;
+  std::optional<Micros> convicted_since;
+};
+
+}  // namespace zz::agreement

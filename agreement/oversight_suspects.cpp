@@ -1,0 +1,149 @@
+// Suspicions, the epoch changes they add up to, and the joins of new incarnations (docs/protocol.md §11).
+
+#include <algorithm>
+
+#include "agreement/epoch_rules.hpp"
+#include "agreement/oversight_state.hpp"
+
+namespace zz::agreement {
+namespace {
+
+// After the first conviction others get this long to come in, so that one change serves all.
+constexpr Micros kGather{50'000};
+// What was handed out for ordering and is not ordered is handed out again.
+constexpr Micros kProposeAgain{1'000'000};
+
+}  // namespace
+
+// What this node holds against a slot, if it may say so by now: an active slot is blamed only once g+1 others
+// agree that could make up the next active set.
+std::optional<Oversight::State::Charge> Oversight::State::charge_against(SlotId slot) const {
+  const SlotWatch& watch = at(slot);
+  if (table.incarnation(slot).value == 0) return std::nullopt;
+  const bool active = table.is_active(slot);
+  Charge charge{Suspicion::kLate, book.closed_through(), 0};
+  if (watch.wrong_at.value != 0) {
+    charge.why = Suspicion::kWrong;
+    charge.n = watch.wrong_at;
+  } else if (watch.late_at.value != 0) {
+    charge.n = watch.late_at;
+  } else if (watch.gone) {
+    if (active) charge.n = watch.gone_at;
+  } else if (watch.surplus) {
+    charge.why = Suspicion::kSurplus;
+  } else {
+    return std::nullopt;
+  }
+  if (!book.is_closed(charge.n)) return std::nullopt;
+  charge.agreeing = without(standing(charge.n), bit_of(slot));
+  if (active && size_of(charge.agreeing) <= table.g()) return std::nullopt;
+  return charge;
+}
+
+void Oversight::State::speak_about(SlotId slot) {
+  SlotWatch& watch = at(slot);
+  const auto charge = charge_against(slot);
+  if (!charge) {
+    if (watch.said) suspects.withdraw(slot, self);
+    watch.said.reset();
+    return;
+  }
+  if (watch.said && watch.said->why == charge->why && !passed(watch.said_at, kSuspectResend)) return;
+  Suspect suspect{
+      id, self, table.epoch(), slot, table.incarnation(slot), charge->n, charge->why, slots_of(charge->agreeing), {}};
+  if (watch.said && same_statement(*watch.said, suspect)) {
+    suspect.signature = watch.said->signature;
+  } else {
+    suspect.signature = key.sign(suspect_fields(cluster.id, suspect));
+  }
+  watch.said = suspect;
+  watch.said_at = now;
+  if (!suspects.refresh(suspect, now)) suspects.put(suspect, now);
+  const auto bit = static_cast<std::uint8_t>(1u << static_cast<unsigned>(charge->why));
+  if ((watch.reported & bit) == 0) {
+    watch.reported |= bit;
+    report({.kind = EventKind::kSuspected,
+            .n = charge->n,
+            .epoch = table.epoch(),
+            .slot = slot,
+            .incarnation = suspect.incarnation,
+            .why = to_string(charge->why)});
+  }
+  out.suspects.push_back(std::move(suspect));
+}
+
+void Oversight::State::propose_change() {
+  if (suspects.empty()) {
+    convicted_since.reset();
+    return;
+  }
+  auto change = compose_epoch_change(table, suspects.fresh(now));
+  if (!change) {
+    convicted_since.reset();
+    return;
+  }
+  if (!convicted_since) convicted_since = now;
+  const bool others_follow = std::any_of(slots.begin(), slots.end(), [&](const SlotWatch& watch) {
+    return watch.said && watch.said->why != Suspicion::kSurplus &&
+           !std::binary_search(change->evicted.begin(), change->evicted.end(), watch.said->slot);
+  });
+  if (others_follow && !passed(*convicted_since, kGather)) return;
+  if (proposed && proposed->active == change->active && proposed->evicted == change->evicted) {
+    if (!passed(proposed_at, kProposeAgain)) return;
+    change = proposed;  // the same bytes, so that it is known to be the same
+  }
+  proposed = change;
+  proposed_at = now;
+  out.propose.emplace_back(std::move(*change));
+}
+
+Refusal Oversight::State::on_suspect(const Suspect& suspect) {
+  if (const Refusal why = check_form(cluster, id, suspect); why != Refusal::kNone) return why;
+  if (suspect.epoch != table.epoch()) return Refusal::kStaleEpoch;
+  if (!table.is_current(suspect.slot, suspect.incarnation)) return Refusal::kStaleIncarnation;
+  if (suspect.signer == self) return Refusal::kDuplicate;
+  if (suspects.refresh(suspect, now)) return Refusal::kDuplicate;
+  if (!signed_by_node(cluster, suspect)) return Refusal::kBadSignature;
+  suspects.put(suspect, now);
+  dirty = true;
+  return Refusal::kNone;
+}
+
+// A join that cannot be ordered yet (its predecessor is active and alive) waits here, one per slot.
+Refusal Oversight::State::on_join(const Join& join) {
+  if (join.service != id) return Refusal::kUnknownService;
+  if (!table.known(join.slot)) return Refusal::kUnknownSlot;
+  if (table.is_current(join.slot, join.incarnation)) return Refusal::kDuplicate;
+  if (join.incarnation <= table.evicted_through(join.slot) || join.incarnation < table.incarnation(join.slot)) {
+    return Refusal::kStaleIncarnation;
+  }
+  SlotWatch& watch = at(join.slot);
+  if (watch.join && watch.join->incarnation > join.incarnation) return Refusal::kStaleIncarnation;
+  if (watch.join && watch.join->incarnation == join.incarnation) {
+    return watch.join->key == join.key ? Refusal::kDuplicate : Refusal::kConflict;
+  }
+  if (const Refusal why = check(cluster, id, join); why != Refusal::kNone) return why;
+  watch.join = join;
+  watch.join_proposed_at.reset();
+  dirty = true;
+  return Refusal::kNone;
+}
+
+void Oversight::State::propose_joins() {
+  for (std::uint16_t i = 0; i < slots.size(); ++i) {
+    SlotWatch& watch = slots[i];
+    if (!watch.join) continue;
+    const Incarnation waiting = watch.join->incarnation;
+    if (waiting <= table.incarnation(SlotId{i}) || waiting <= table.evicted_through(SlotId{i})) {
+      watch.join.reset();
+      watch.join_proposed_at.reset();
+      continue;
+    }
+    if (!table.applies(*watch.join)) continue;
+    if (watch.join_proposed_at && !passed(*watch.join_proposed_at, kProposeAgain)) continue;
+    watch.join_proposed_at = now;
+    out.propose.emplace_back(*watch.join);
+  }
+}
+
+}  // namespace zz::agreement

@@ -1,0 +1,45 @@
+#pragma once
+
+// SystemQueue: the system operations that this node wants ordered, until they are (docs/protocol.md §11). A part of
+// Replica; one thread, no IO.
+//
+// Invariants:
+//  1. At most kSystemOpsMax operations, no two with equal content.
+//  2. An operation leaves only when it is delivered, or when a delivered one has overtaken it: an EPOCH for a later
+//     epoch, a JOIN of a later incarnation of the slot.
+
+#include <vector>
+
+#include "agreement/messages.hpp"
+
+namespace zz::agreement {
+
+inline constexpr std::size_t kSystemOpsMax = 64;          // waiting here
+inline constexpr std::size_t kSystemOpsPerBatchMax = 16;  // in one proposal
+
+// Equal for operations of equal content, signatures included.
+Digest system_op_digest(const SystemOp& op);
+
+class SystemQueue {
+ public:
+  [[nodiscard]] bool contains(const Digest& digest) const;
+  // False when full. Requires that it is not contained.
+  bool add(const Digest& digest, SystemOp op);
+  // Whether one waits that no batch carries yet.
+  [[nodiscard]] bool due() const { return due_ > 0; }
+  // The oldest ones that are due, for batch n.
+  [[nodiscard]] std::vector<SystemOp> take(Seq n);
+  // One was delivered, whoever proposed it.
+  void delivered(const SystemOp& op);
+
+ private:
+  struct Item {
+    Digest digest;
+    SystemOp op;
+    Seq carried_by;  // 0: by none
+  };
+  std::vector<Item> items_;  // oldest first
+  std::size_t due_ = 0;
+};
+
+}  // namespace zz::agreement

@@ -1,0 +1,135 @@
+#include "agreement/slot_log.hpp"
+
+#include <algorithm>
+#include <numeric>
+#include <utility>
+
+#include "base/assert.hpp"
+
+namespace zz::agreement {
+
+Refusal VoteSet::add(NodeId from, const Digest& digest) {
+  ZZ_ASSERT(from.value < kNodesMax);
+  const std::uint32_t bit = 1u << from.value;
+  if ((voted_ & bit) != 0) return digests_[from.value] == digest ? Refusal::kDuplicate : Refusal::kConflict;
+  voted_ |= bit;
+  digests_[from.value] = digest;
+  return Refusal::kNone;
+}
+
+std::uint32_t VoteSet::count(const Digest& digest) const {
+  std::uint32_t equal = 0;
+  for (std::uint16_t i = 0; i < kNodesMax; ++i) {
+    if (has(NodeId{i}, digest)) ++equal;
+  }
+  return equal;
+}
+
+bool VoteSet::has(NodeId from, const Digest& digest) const {
+  return (voted_ >> from.value & 1u) != 0 && digests_[from.value] == digest;
+}
+
+SlotLog::SlotLog() : slots_(kWindow) {}
+
+Slot& SlotLog::at(Seq n, View view) {
+  ZZ_ASSERT(in_window(n));
+  Slot& slot = slots_[n.value % kWindow];
+  if (slot.n.value == 0) {
+    slot.n = n;
+    slot.view = view;
+  }
+  ZZ_ASSERT(slot.n == n && slot.view == view);
+  return slot;
+}
+
+Slot* SlotLog::find(Seq n) {
+  if (!in_window(n)) return nullptr;
+  Slot& slot = slots_[n.value % kWindow];
+  return slot.n == n ? &slot : nullptr;
+}
+
+void SlotLog::fill(Slot& slot, HeaderPtr header, const Digest& digest) {
+  ZZ_ASSERT(slot.phase == Phase::kEmpty && slot.bodies.size() == header->references.size());
+  slot.header = std::move(header);
+  slot.digest = digest;
+  slot.phase = Phase::kPrePrepared;
+  slot.by_request.clear();
+  top_ = std::max(top_, slot.n);
+}
+
+bool SlotLog::time_fits(Seq n, Micros time, Seq delivered, Micros delivered_time) {
+  Micros below = delivered_time;
+  for (std::uint64_t i = n.value - 1; i > delivered.value; --i) {
+    const Slot* slot = find(Seq{i});
+    if (slot == nullptr || !slot->header) continue;
+    below = slot->header->time;
+    break;
+  }
+  if (time <= below) return false;
+  for (std::uint64_t i = n.value + 1; i <= top_.value; ++i) {
+    const Slot* slot = find(Seq{i});
+    if (slot != nullptr && slot->header) return time < slot->header->time;
+  }
+  return true;
+}
+
+void SlotLog::set_low(Seq n) {
+  ZZ_ASSERT(n >= low_);
+  const std::uint64_t first = low_.value + 1;
+  const std::uint64_t last = std::min(n.value, low_.value + kWindow);
+  for (std::uint64_t i = first; i <= last; ++i) {
+    Slot& slot = slots_[i % kWindow];
+    std::vector<RequestPtr> bodies = std::move(slot.bodies);
+    std::vector<std::uint32_t> by_request = std::move(slot.by_request);
+    bodies.clear();
+    by_request.clear();
+    slot.n = Seq{};
+    slot.phase = Phase::kEmpty;
+    slot.prepares.clear();
+    slot.commits.clear();
+    slot.header.reset();
+    slot.bodies = std::move(bodies);  // keeps the capacity
+    slot.by_request = std::move(by_request);
+    slot.missing = slot.unvouched = slot.empty = 0;
+    slot.clock_ok = slot.fetching = false;
+  }
+  low_ = n;
+  top_ = std::max(top_, n);
+}
+
+// The reference's index, or the number of references when it is not in the slot.
+std::size_t SlotLog::index_of(Slot& slot, const Reference& reference) {
+  const std::vector<Reference>& all = slot.header->references;
+  if (slot.by_request.size() != all.size()) {
+    slot.by_request.resize(all.size());
+    std::iota(slot.by_request.begin(), slot.by_request.end(), 0u);
+    std::sort(slot.by_request.begin(), slot.by_request.end(),
+              [&all](std::uint32_t a, std::uint32_t b) { return all[a] < all[b]; });
+  }
+  const auto at = std::lower_bound(slot.by_request.begin(), slot.by_request.end(), reference,
+                                   [&all](std::uint32_t i, const Reference& r) { return all[i] < r; });
+  return at != slot.by_request.end() && all[*at] == reference ? *at : all.size();
+}
+
+RequestPtr SlotLog::Search::find(const Reference& reference) {
+  std::size_t index = 0;
+  if (slot_ == nullptr) {
+    if (looked_) return nullptr;
+    looked_ = true;
+    for (std::uint64_t n = log_.low_.value + 1; n <= log_.top_.value && slot_ == nullptr; ++n) {
+      Slot* slot = log_.find(Seq{n});
+      if (slot == nullptr || !slot->header) continue;
+      index = index_of(*slot, reference);
+      if (index < slot->header->references.size()) slot_ = slot;
+    }
+    if (slot_ == nullptr) return nullptr;
+  } else {
+    const std::vector<Reference>& all = slot_->header->references;
+    index = next_ < all.size() && all[next_] == reference ? next_ : index_of(*slot_, reference);
+    if (index == all.size()) return nullptr;
+  }
+  next_ = index + 1;
+  return slot_->bodies[index];
+}
+
+}  // namespace zz::agreement

@@ -1,0 +1,156 @@
+#include "agreement/vote_book.hpp"
+
+#include <algorithm>
+
+#include "base/assert.hpp"
+
+namespace zz::agreement {
+
+VoteBook::VoteBook(std::uint32_t g) : g_(g), all_(static_cast<SlotMask>((1u << (2 * g + 1)) - 1)) {
+  ZZ_ASSERT(g > 0 && 2 * g + 1 <= kSlotsMax);
+}
+
+void VoteBook::open(Seq n, std::uint32_t references, Micros now) {
+  ZZ_ASSERT(n == last_opened().next());
+  Ballot& ballot = ballots_.emplace_back();
+  ballot.references = references;
+  ballot.opened_at = now;
+  digests_.emplace_back();
+  trim();
+}
+
+bool VoteBook::is_closed(Seq n) const {
+  if (n <= closed_through_) return true;
+  const Ballot* ballot = find(n);
+  return ballot != nullptr && ballot->closed;
+}
+
+Ballot* VoteBook::find(Seq n) {
+  if (n < first_held() || n > last_opened()) return nullptr;
+  return &ballots_[n.value - first_held().value];
+}
+
+const Ballot* VoteBook::find(Seq n) const {
+  if (n < first_held() || n > last_opened()) return nullptr;
+  return &ballots_[n.value - first_held().value];
+}
+
+SlotMask VoteBook::agreeing(Seq n) const {
+  if (n.value == 0) return 0;
+  if (const Ballot* ballot = find(n); ballot != nullptr) return ballot->agreeing;
+  SlotMask out = 0;
+  for (std::uint16_t i = 0; i < 2 * g_ + 1; ++i) {
+    if (last_vote_[i] >= n) out |= bit_of(SlotId{i});
+  }
+  return out;
+}
+
+VoteBook::Cast VoteBook::cast(SlotId slot, Seq n, std::vector<Digest>&& replies, Micros now) {
+  ZZ_ASSERT(n.value > 0 && n <= last_opened() && contains(all_, slot));
+  Ballot* ballot = find(n);
+  if (ballot != nullptr && replies.size() != ballot->references)
+    return {Refusal::kMalformed, Effect::kNone, {}};
+  if (ballot == nullptr || ballot->closed) return cast_on_closed(slot, n, replies, ballot);
+
+  std::size_t choice = 0;
+  while (choice < ballot->candidates.size() && ballot->candidates[choice].replies != replies) ++choice;
+  const bool is_new = choice == ballot->candidates.size();
+  if (contains(ballot->voted, slot)) {
+    const bool same = !is_new && contains(ballot->candidates[choice].voters, slot);
+    return {same ? Refusal::kDuplicate : Refusal::kConflict, Effect::kNone, {}};
+  }
+  if (is_new) ballot->candidates.push_back({std::move(replies), 0});
+  Ballot::Candidate& candidate = ballot->candidates[choice];
+  candidate.voters |= bit_of(slot);
+  if (ballot->voted == 0) ballot->first_vote_at = now;
+  ballot->voted |= bit_of(slot);
+  last_vote_[slot.value] = std::max(last_vote_[slot.value], n);
+  if (ballot->hung) return {Refusal::kNone, Effect::kCounted, {}};
+  if (size_of(candidate.voters) > g_) return close(*ballot, n, choice, now);
+  if (ballot->voted != all_) return {Refusal::kNone, Effect::kCounted, {}};
+  ballot->hung = true;
+  return {Refusal::kNone, Effect::kHung, {}};
+}
+
+VoteBook::Cast VoteBook::cast_on_closed(SlotId slot, Seq n, const std::vector<Digest>& replies,
+                                        Ballot* ballot) {
+  const bool again = ballot != nullptr ? contains(ballot->voted, slot) : n <= last_vote_[slot.value];
+  const bool equal = vote_digest(n, replies) == closed_digest(n);
+  last_vote_[slot.value] = std::max(last_vote_[slot.value], n);
+  if (ballot != nullptr) {
+    ballot->voted |= bit_of(slot);
+    if (equal && !again) ballot->agreeing |= bit_of(slot);
+    if (!equal) ballot->agreeing = without(ballot->agreeing, bit_of(slot));
+    trim();
+  }
+  if (!equal) return {again ? Refusal::kConflict : Refusal::kNone, Effect::kWrong, {}};
+  return {again ? Refusal::kDuplicate : Refusal::kNone, again ? Effect::kNone : Effect::kAgrees, {}};
+}
+
+VoteBook::Cast VoteBook::close(Ballot& ballot, Seq n, std::size_t winner, Micros now) {
+  Cast out{Refusal::kNone, Effect::kClosed, {}};
+  Ballot::Candidate& candidate = ballot.candidates[winner];
+  digests_[n.value - 1] = vote_digest(n, candidate.replies);
+  out.closing.replies = std::move(candidate.replies);
+  out.closing.agreeing = candidate.voters;
+  out.closing.dissenting = without(ballot.voted, candidate.voters);
+  ballot.agreeing = candidate.voters;
+  ballot.closed = true;
+  ballot.closed_at = now;
+  ballot.candidates = std::vector<Ballot::Candidate>();
+  while (closed_through_ < last_opened() && is_closed(closed_through_.next())) {
+    closed_through_ = closed_through_.next();
+  }
+  return out;
+}
+
+void VoteBook::forget(SlotId slot) {
+  const SlotMask bit = bit_of(slot);
+  for (Ballot& ballot : ballots_) {
+    ballot.voted = without(ballot.voted, bit);
+    ballot.agreeing = without(ballot.agreeing, bit);
+    for (Ballot::Candidate& candidate : ballot.candidates) candidate.voters = without(candidate.voters, bit);
+    std::erase_if(ballot.candidates,
+                  [](const Ballot::Candidate& candidate) { return candidate.voters == 0; });
+  }
+  last_vote_[slot.value] = Seq{};
+}
+
+void VoteBook::expect(SlotId slot, Seq after) {
+  owing_ |= bit_of(slot);
+  owes_after_[slot.value] = after;
+}
+
+void VoteBook::release(SlotId slot) {
+  owing_ = without(owing_, bit_of(slot));
+  trim();
+}
+
+std::optional<VoteBook::Debt> VoteBook::owed(SlotId slot) const {
+  if (!contains(owing_, slot)) return std::nullopt;
+  for (std::size_t i = 0; i < ballots_.size(); ++i) {
+    const Seq n{first_held().value + i};
+    const Ballot& ballot = ballots_[i];
+    if (ballot.closed && n > owes_after_[slot.value] && !contains(ballot.voted, slot))
+      return Debt{n, ballot.closed_at};
+  }
+  return std::nullopt;
+}
+
+// Nobody owes a vote for it any more.
+bool VoteBook::settled(const Ballot& ballot, Seq n) const {
+  if (!ballot.closed) return false;
+  const SlotMask missing = without(owing_, ballot.voted);
+  if (missing == 0) return true;
+  const std::vector<SlotId> slots = slots_of(missing);
+  return std::all_of(slots.begin(), slots.end(), [&](SlotId slot) { return n <= owes_after_[slot.value]; });
+}
+
+void VoteBook::trim() {
+  while (ballots_.size() > 1 && ballots_.front().closed &&
+         (ballots_.size() > kBallotsMax || settled(ballots_.front(), first_held()))) {
+    ballots_.pop_front();
+  }
+}
+
+}  // namespace zz::agreement

@@ -1,0 +1,67 @@
+#pragma once
+
+// LocalRun: all processes of a local cluster, as children of this one: `zz agreement` per node, `zz host` per host that
+// has slots, `zz gateway` per service with a gateway address.
+//
+// It belongs to the thread that called start(), and that thread must outlive it: the children get SIGTERM when that
+// thread ends, however it ends. While a LocalRun lives, this process adopts orphaned descendants
+// (PR_SET_CHILD_SUBREAPER), so that stop() can wait for whatever a killed host daemon leaves behind.
+//
+// Invariants:
+//  1. At most one LocalRun per directory on this machine (a lock in DIR/run).
+//  2. When start() fails or stop() returns, no process of the run is left.
+
+#include <sys/types.h>
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.hpp"
+#include "crypto/cluster.hpp"
+
+namespace zz::apps {
+
+struct LocalRunOptions {
+  std::string dir;                                 // made by make_local_cluster
+  std::function<void(std::string_view)> progress;  // what is happening, a line each; may be empty
+  std::function<bool()> cancelled;                 // asked while start() waits; may be empty
+  std::string program = "/proc/self/exe";          // the zz binary
+  std::uint32_t start_timeout_ms = 60'000;
+};
+
+class LocalRun {
+ public:
+  struct Process {
+    std::string name;  // "node-0", "host-2", "gateway-web"
+    pid_t pid;
+    bool running;
+  };
+
+  // Starts everything and waits until it serves: every node answers, every slot has joined, g+1 slots of every
+  // service are active and connected, gateways accept. The error names the process that failed and its last words.
+  static Result<std::unique_ptr<LocalRun>> start(LocalRunOptions options);
+  // stop()
+  ~LocalRun();
+  LocalRun(const LocalRun&) = delete;
+  LocalRun& operator=(const LocalRun&) = delete;
+
+  // Ends gateways, hosts and nodes, in this order: SIGTERM, a bounded wait, SIGKILL. Takes at most
+  // kStopTimeoutMs per kind. Idempotent.
+  void stop();
+  [[nodiscard]] std::vector<Process> pids();
+  // One line for each process that has ended by itself since the last call.
+  [[nodiscard]] std::vector<std::string> poll();
+  [[nodiscard]] const crypto::ClusterFile& cluster() const;
+
+ private:
+  struct State;
+  explicit LocalRun(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+inline constexpr std::uint32_t kStopTimeoutMs = 15'000;
+
+}  // namespace zz::apps

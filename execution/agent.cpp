@@ -1,0 +1,479 @@
+#include "execution/agent.hpp"
+
+#include <fcntl.h>
+#include <openssl/crypto.h>
+#include <openssl/rand.h>
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <boost/asio/local/stream_protocol.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/read_until.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/write.hpp>
+#include <chrono>
+#include <deque>
+#include <optional>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "agreement/agent_link.hpp"
+#include "agreement/codec.hpp"
+#include "base/assert.hpp"
+#include "execution/executor.hpp"
+#include "execution/http_adapter.hpp"
+#include "execution/in_process_adapter.hpp"
+#include "execution/kv_service.hpp"
+#include "net/channel.hpp"
+
+namespace zz::execution {
+
+namespace {
+
+namespace asio = boost::asio;
+using Clock = std::chrono::steady_clock;
+using std::chrono::milliseconds;
+
+constexpr std::string_view kKvSessionExpired = "error session expired";
+constexpr milliseconds kDrain{2'000};         // for the last votes of a slot whose service died
+constexpr std::size_t kSlowVotesMax = 65'536;  // held back under the fault "slow"; further ones are dropped
+
+Micros monotonic_now() {
+  return Micros{std::chrono::duration_cast<std::chrono::microseconds>(Clock::now().time_since_epoch()).count()};
+}
+
+// A lie that looks like an answer: the last letter or digit is another one.
+SharedBytes falsify(const SharedBytes& reply) {
+  Bytes out(reply.view().begin(), reply.view().end());
+  const auto is_alnum = [](std::uint8_t c) {
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+  };
+  const auto last = std::find_if(out.rbegin(), out.rend(), is_alnum);
+  if (last == out.rend()) {
+    out.push_back('!');
+  } else if (*last >= '0' && *last <= '9') {
+    *last = static_cast<std::uint8_t>('0' + (*last - '0' + 1) % 10);
+  } else {
+    *last = *last == 'x' ? 'y' : 'x';
+  }
+  return SharedBytes(std::move(out));
+}
+
+// Fresh randomness for a guest that may be a copy of another: into the library's generator and the kernel's pool.
+void reseed(const std::array<std::uint8_t, 32>& entropy) {
+  RAND_seed(entropy.data(), static_cast<int>(entropy.size()));
+  const int fd = open("/dev/urandom", O_WRONLY | O_CLOEXEC);
+  if (fd < 0) return;
+  [[maybe_unused]] const ssize_t written = write(fd, entropy.data(), entropy.size());
+  close(fd);
+}
+
+}  // namespace
+
+class Agent::Impl final : public net::Handler, public Observer, public std::enable_shared_from_this<Impl> {
+ public:
+  Impl(asio::io_context& loop, const crypto::ClusterFile& cluster, AgentOptions options, Done done)
+      : loop_(loop),
+        cluster_(cluster),
+        service_(cluster.services[options.service.value]),
+        options_(std::move(options)),
+        done_(std::move(done)),
+        control_(loop),
+        timer_(loop),
+        nodes_(cluster.nodes.size()) {
+    codec_limits_.op_bytes_max = cluster.limits.op_bytes_max;
+    codec_limits_.batch_requests_max = cluster.limits.batch_requests_max;
+  }
+
+  void start();
+  // Ends everything at once, without a word to anybody.
+  void shut_down();
+
+  // net::Handler
+  void on_up(net::Channel& channel) override;
+  void on_message(net::Channel& channel, const SharedBytes& bytes) override;
+  void on_down(net::Channel& channel, std::string_view reason) override;
+  void on_refused(Refusal reason, std::string_view who, std::string_view detail) override;
+  // Observer
+  void on_event(const Event& event) override {
+    if (event.kind == EventKind::kVoted) spdlog::trace("voted for batch {}", event.n.value);
+  }
+
+ private:
+  struct HeldVote {
+    Clock::time_point due;
+    SharedBytes bytes;
+  };
+
+  void make_adapter();
+  void on_started(const Result<void>& result);
+  void on_service_died(const std::string& why);
+  void read_control();
+  void on_control(std::string_view line);
+  void take_identity(agreement::AgentIdentity identity);
+  void take_fault(const std::string& kind);
+  void tell_host(const agreement::FromAgent& message);
+  void serve();
+  [[nodiscard]] ExecutorConfig executor_config() const;
+  void tick();
+  void end_when_drained();
+  void schedule_turn();
+  void turn();
+  void run_service();
+  void on_reply(SharedBytes reply);
+  void carry_out(ExecutorOutput output);
+  void send_vote(const SharedBytes& bytes);
+  void release_held_votes();
+  void send(net::Channel* channel, const SharedBytes& bytes);
+  void refused(const net::Channel& channel, Refusal reason);
+  // Ends the agent, after the current handler.
+  void finish(const std::string& failure);
+
+  template <class Body>
+  [[nodiscard]] SharedBytes encoded(Body body) const {
+    return agreement::encode(agreement::Message{options_.service, std::move(body)});
+  }
+
+  asio::io_context& loop_;
+  const crypto::ClusterFile& cluster_;
+  const crypto::ServiceEntry& service_;
+  AgentOptions options_;
+  Done done_;
+  asio::local::stream_protocol::socket control_;
+  std::string control_buffer_;
+  asio::steady_timer timer_;
+  agreement::CodecLimits codec_limits_;
+  bool ready_ = false;
+  bool finished_ = false;
+  std::string dying_;  // why, once the service is dead
+  Clock::time_point die_at_;
+  std::optional<agreement::AgentIdentity> identity_;
+
+  std::unique_ptr<Adapter> adapter_;
+  std::optional<Executor> executor_;  // from the identity on
+  std::vector<net::Channel*> nodes_;  // live channels by node, null where there is none
+  Clock::time_point node_seen_;
+  bool turn_scheduled_ = false;
+  bool in_adapter_ = false;  // execute() is on the stack: a reply now is no new turn
+  bool lies_ = false;
+  bool slow_ = false;
+  std::deque<HeldVote> held_votes_;
+  RefusalCounts refusals_;
+  std::unique_ptr<net::Network> network_;  // last: its end silences the handler first
+};
+
+// ---- start and control link ------------------------------------------------------------------------------------
+
+void Agent::Impl::make_adapter() {
+  if (service_.adapter == "kv") {
+    adapter_ = std::make_unique<InProcessAdapter>(std::make_unique<KvService>(), cluster_.limits.op_bytes_max);
+  } else if (service_.adapter == "http") {
+    HttpAdapterConfig config{service_.name, service_.command, service_.initial_state,
+                             options_.work_dir, service_.http, cluster_.limits.op_bytes_max};
+    adapter_ = std::make_unique<HttpAdapter>(loop_, std::move(config),
+                                             [this](const std::string& why) { on_service_died(why); });
+  }
+}
+
+void Agent::Impl::start() {
+  boost::system::error_code error;
+  control_.assign(asio::local::stream_protocol(), options_.control_fd, error);
+  if (error) return finish("the control link is not a stream socket: " + error.message());
+  read_control();
+  make_adapter();
+  if (!adapter_) return on_started(Error{"there is no adapter \"" + service_.adapter + "\""});
+  adapter_->start([this](const Result<void>& result) { on_started(result); });
+}
+
+void Agent::Impl::on_started(const Result<void>& result) {
+  if (finished_) return;
+  if (!result) {
+    tell_host({agreement::FromAgent::Kind::kFailed, result.error()});
+    return finish(result.error());
+  }
+  ready_ = true;
+  tell_host({agreement::FromAgent::Kind::kReady, {}});
+  if (identity_) serve();
+}
+
+void Agent::Impl::read_control() {
+  asio::async_read_until(
+      control_, asio::dynamic_buffer(control_buffer_, agreement::kAgentLineMax + 1), '\n',
+      [self = shared_from_this()](const boost::system::error_code& error, std::size_t length) {
+        if (self->finished_) return;
+        if (error == asio::error::not_found) return self->finish("the host sent an overlong line");
+        if (error) return self->finish("");  // the host is gone, and so is this slot
+        const std::string line = self->control_buffer_.substr(0, length - 1);
+        self->control_buffer_.erase(0, length);
+        self->on_control(line);
+        OPENSSL_cleanse(const_cast<char*>(line.data()), line.size());
+        if (!self->finished_) self->read_control();
+      });
+}
+
+void Agent::Impl::on_control(std::string_view line) {
+  auto message = agreement::parse_to_agent(line);
+  if (!message) {
+    spdlog::warn("{}", message.error());
+    return;
+  }
+  if (message->identity) take_identity(*message->identity);
+  if (!message->fault.empty()) take_fault(message->fault);
+}
+
+void Agent::Impl::take_identity(agreement::AgentIdentity identity) {
+  if (identity_) {
+    spdlog::warn("a second identity was ignored");
+  } else if (identity.service != options_.service || identity.slot != options_.slot ||
+             identity.incarnation != options_.incarnation) {
+    spdlog::error("an identity for another slot or incarnation was ignored");
+  } else {
+    identity_ = identity;
+    if (ready_) serve();
+  }
+  OPENSSL_cleanse(identity.key_seed.data(), identity.key_seed.size());
+}
+
+void Agent::Impl::take_fault(const std::string& kind) {
+  if (!cluster_.allow_faults) {
+    spdlog::warn("fault \"{}\" ignored: the cluster file does not allow faults", kind);
+    return;
+  }
+  if (kind == "wrong-reply") {
+    lies_ = true;
+  } else if (kind == "slow") {
+    slow_ = true;
+  } else {
+    spdlog::warn("fault \"{}\" is not one of the agent's", kind);
+    return;
+  }
+  spdlog::warn("fault injected: {}", kind);
+  tell_host({agreement::FromAgent::Kind::kFaulted, {}});
+}
+
+void Agent::Impl::tell_host(const agreement::FromAgent& message) {
+  boost::system::error_code ignored;  // a host that is gone shows at the next read
+  asio::write(control_, asio::buffer(agreement::encode(message) + "\n"), ignored);
+}
+
+void Agent::Impl::on_service_died(const std::string& why) {
+  if (finished_ || !dying_.empty()) return;
+  spdlog::error("{}", why);
+  tell_host({agreement::FromAgent::Kind::kFailed, why});
+  if (!executor_) return finish(why);
+  // The batch that is being run is finished with 502s: if it was a request that did this, all slots say the same of it.
+  dying_ = why;
+  die_at_ = Clock::now() + kDrain;
+  schedule_turn();
+}
+
+void Agent::Impl::finish(const std::string& failure) {
+  if (finished_) return;
+  finished_ = true;
+  asio::post(loop_, [self = shared_from_this(), failure] {
+    self->shut_down();
+    if (self->done_) std::exchange(self->done_, nullptr)(failure);
+  });
+}
+
+void Agent::Impl::shut_down() {
+  finished_ = true;
+  network_.reset();
+  adapter_.reset();
+  timer_.cancel();
+  boost::system::error_code ignored;
+  control_.close(ignored);
+}
+
+// ---- duty ------------------------------------------------------------------------------------------------------
+
+ExecutorConfig Agent::Impl::executor_config() const {
+  ExecutorConfig config;
+  config.service = options_.service;
+  config.slot = options_.slot;
+  config.incarnation = options_.incarnation;
+  config.f = cluster_.f;
+  config.g = service_.g;
+  config.sessions.client_window = cluster_.limits.client_window;
+  config.sessions.sessions_max = cluster_.limits.sessions_max;
+  config.body_timeout = Micros{std::int64_t{cluster_.timing.body_timeout_ms} * 1'000};
+  config.expired_reply =
+      service_.adapter == "http" ? http_session_expired_reply() : SharedBytes::copy(kKvSessionExpired);
+  return config;
+}
+
+void Agent::Impl::serve() {
+  reseed(identity_->entropy);
+  const crypto::SecretKey key = crypto::SecretKey::from_seed(identity_->key_seed);
+  OPENSSL_cleanse(identity_->key_seed.data(), identity_->key_seed.size());
+  auto tls =
+      crypto::TlsContext::make(key, [this](const crypto::PublicKey& peer) -> std::optional<crypto::Peer> {
+        for (const crypto::NodeEntry& node : cluster_.nodes) {
+          if (node.key == peer) return crypto::Peer{crypto::Role::kNode, node.id.value, {}, {}, {}};
+        }
+        return std::nullopt;
+      });
+  if (!tls) {
+    tell_host({agreement::FromAgent::Kind::kFailed, tls.error()});
+    return finish(tls.error());
+  }
+  net::NetLimits limits;
+  limits.frame_bytes_max = cluster_.limits.frame_bytes_max;
+  limits.send_queue_bytes_max = cluster_.limits.send_queue_bytes_max;
+  network_ = std::make_unique<net::Network>(loop_, std::move(*tls), limits, *this);
+  executor_.emplace(executor_config(), *this);
+  for (const crypto::NodeEntry& node : cluster_.nodes) network_->dial(node.address, node.key);
+  node_seen_ = Clock::now();
+  spdlog::info("on duty as incarnation {} of slot {}", options_.incarnation.value, options_.slot.value);
+  tick();
+}
+
+void Agent::Impl::tick() {
+  executor_->tick(monotonic_now());
+  const bool connected =
+      std::any_of(nodes_.begin(), nodes_.end(), [](const net::Channel* channel) { return channel != nullptr; });
+  if (connected) node_seen_ = Clock::now();
+  if (Clock::now() - node_seen_ > milliseconds(kNodesGoneMs))
+    return finish("no agreement node was to be reached for " + std::to_string(kNodesGoneMs / 1'000) + " s");
+  release_held_votes();
+  turn();
+  if (!dying_.empty()) end_when_drained();
+  timer_.expires_after(milliseconds(cluster_.timing.tick_ms));
+  timer_.async_wait([self = shared_from_this()](const boost::system::error_code& error) {
+    if (!error && !self->finished_) self->tick();
+  });
+}
+
+void Agent::Impl::end_when_drained() {
+  const bool drained = !executor_->mid_batch() &&
+                       std::all_of(nodes_.begin(), nodes_.end(), [](const net::Channel* channel) {
+                         return channel == nullptr || channel->queued_bytes() == 0;
+                       });
+  if (drained || Clock::now() >= die_at_) finish(dying_);
+}
+
+void Agent::Impl::on_up(net::Channel& channel) {
+  const NodeId node = channel.peer().node();
+  spdlog::info("channel up: {}", crypto::to_string(channel.peer()));
+  nodes_[node.value] = &channel;
+  executor_->node_up(node);
+  schedule_turn();
+}
+
+void Agent::Impl::on_down(net::Channel& channel, std::string_view reason) {
+  const NodeId node = channel.peer().node();
+  spdlog::info("channel down: {}: {}", crypto::to_string(channel.peer()), reason);
+  if (nodes_[node.value] != &channel) return;  // replaced by a newer one
+  nodes_[node.value] = nullptr;
+  executor_->node_down(node);
+  schedule_turn();
+}
+
+void Agent::Impl::on_message(net::Channel& channel, const SharedBytes& bytes) {
+  agreement::Decoded decoded = agreement::decode(bytes, codec_limits_);
+  if (decoded.refusal != Refusal::kNone) return refused(channel, decoded.refusal);
+  if (decoded.message.service != options_.service) return refused(channel, Refusal::kUnknownService);
+  const NodeId from = channel.peer().node();
+  Refusal refusal = Refusal::kWrongRole;
+  if (const auto* orders = std::get_if<agreement::Orders>(&decoded.message.body)) {
+    refusal = executor_->step(from, *orders);
+  } else if (auto* batch = std::get_if<agreement::Batch>(&decoded.message.body)) {
+    refusal = executor_->step(from, std::move(*batch));
+  } else if (const auto* fetch = std::get_if<agreement::FetchReplies>(&decoded.message.body)) {
+    refusal = executor_->step(from, *fetch);
+  }
+  schedule_turn();
+  if (refusal != Refusal::kNone) refused(channel, refusal);
+}
+
+void Agent::Impl::on_refused(Refusal reason, std::string_view who, std::string_view detail) {
+  if (refusals_.of(reason) == 0) spdlog::warn("refused {}: {} ({})", who, to_string(reason), detail);
+  refusals_.add(reason);
+}
+
+void Agent::Impl::refused(const net::Channel& channel, Refusal reason) {
+  if (refusals_.of(reason) == 0)
+    spdlog::info("refused a message of {}: {}", crypto::to_string(channel.peer()), to_string(reason));
+  refusals_.add(reason);
+}
+
+// ---- turns -----------------------------------------------------------------------------------------------------
+
+void Agent::Impl::schedule_turn() {
+  if (turn_scheduled_) return;
+  turn_scheduled_ = true;
+  asio::post(loop_, [self = shared_from_this()] {
+    if (!self->finished_) self->turn();
+  });
+}
+
+void Agent::Impl::turn() {
+  turn_scheduled_ = false;
+  run_service();
+  carry_out(executor_->take_output());
+  network_->flush();
+}
+
+void Agent::Impl::run_service() {
+  for (int i = 0; i < kInvocationsPerTurn; ++i) {
+    if (!dying_.empty() && !executor_->mid_batch()) return;
+    const auto invocation = executor_->next_invocation();
+    if (!invocation) return;
+    in_adapter_ = true;
+    adapter_->execute(*invocation, [this](SharedBytes reply) { on_reply(std::move(reply)); });
+    in_adapter_ = false;
+  }
+  schedule_turn();
+}
+
+void Agent::Impl::on_reply(SharedBytes reply) {
+  executor_->complete(lies_ ? falsify(reply) : std::move(reply));
+  if (!in_adapter_) schedule_turn();
+}
+
+// In the order of the members of the output.
+void Agent::Impl::carry_out(ExecutorOutput output) {
+  for (const ExecutorOutput::SubscribeAt& at : output.subscribe) send(nodes_[at.to.value], encoded(at.subscribe));
+  for (const ExecutorOutput::VoteAgain& again : output.votes_again) {
+    if (slow_) break;
+    for (const ExecutorOutput::VotePtr& vote : again.votes) send(nodes_[again.to.value], encoded(*vote));
+  }
+  for (const ExecutorOutput::VotePtr& vote : output.votes) send_vote(encoded(*vote));
+  for (ExecutorOutput::RepliesTo& to : output.replies)
+    send(nodes_[to.to.value], encoded(std::move(to.replies)));
+}
+
+void Agent::Impl::send_vote(const SharedBytes& bytes) {
+  if (slow_) {
+    if (held_votes_.size() < kSlowVotesMax)
+      held_votes_.push_back({Clock::now() + milliseconds(kSlowVoteMs), bytes});
+    return;
+  }
+  for (net::Channel* channel : nodes_) send(channel, bytes);
+}
+
+void Agent::Impl::release_held_votes() {
+  while (!held_votes_.empty() && held_votes_.front().due <= Clock::now()) {
+    for (net::Channel* channel : nodes_) send(channel, held_votes_.front().bytes);
+    held_votes_.pop_front();
+  }
+}
+
+void Agent::Impl::send(net::Channel* channel, const SharedBytes& bytes) {
+  if (channel == nullptr) return;
+  // A lost vote would leave that node unable to close its batch; a new channel gets the kept votes again.
+  if (channel->send(bytes) == net::Sent::kFull) channel->close("send queue full");
+}
+
+// ---- agent -----------------------------------------------------------------------------------------------------
+
+Agent::Agent(asio::io_context& loop, const crypto::ClusterFile& cluster, AgentOptions options, Done done) {
+  ZZ_ASSERT(options.service.value < cluster.services.size());
+  impl_ = std::make_shared<Impl>(loop, cluster, std::move(options), std::move(done));
+}
+Agent::~Agent() { impl_->shut_down(); }
+void Agent::start() { impl_->start(); }
+
+}  // namespace zz::execution

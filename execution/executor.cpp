@@ -1,0 +1,323 @@
+#include "execution/executor.hpp"
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+#include "base/assert.hpp"
+
+namespace zz::execution {
+
+namespace {
+
+constexpr std::size_t kBodyOverheadBytes = 32;  // of one body in a Replies message
+
+std::size_t bytes_of(const agreement::Vote& vote) { return sizeof vote + vote.replies.size() * sizeof(Digest); }
+
+}  // namespace
+
+Executor::Executor(const ExecutorConfig& config, Observer& observer)
+    : config_(config),
+      observer_(observer),
+      window_({config.f, config.held_bytes_max}),
+      sessions_(config.sessions),
+      slots_(config.service, config.f, config.g),
+      active_(agreement::slots_of(slots_.active())),
+      expired_digest_(agreement::reply_digest(config.expired_reply.view())),
+      nodes_(std::size_t{3} * config.f + 1),
+      by_home_(nodes_.size()),
+      by_home_bytes_(nodes_.size()) {
+  ZZ_ASSERT(config.f > 0 && nodes_.size() < 32);
+}
+
+// ---- nodes -----------------------------------------------------------------------------------------------------
+
+void Executor::node_up(NodeId node) {
+  ZZ_ASSERT(known(node));
+  Node& state = nodes_[node.value];
+  state.up = true;
+  state.missed = Seq{};
+  // Slots start with different bearers, and service k not with its first primary, who is busiest.
+  const NodeId preferred{
+      static_cast<std::uint16_t>((config_.service.value + std::size_t{1} + config_.slot.value) % nodes_.size())};
+  if (!bearer_ || (node == preferred && state.strikes == 0)) {
+    set_bearer(node);
+  } else {
+    subscribe(node, window_.next());
+  }
+  if (votes_kept_.empty()) return;
+  out_.votes_again.push_back({node, {votes_kept_.begin(), votes_kept_.end()}});
+}
+
+void Executor::node_down(NodeId node) {
+  ZZ_ASSERT(known(node));
+  nodes_[node.value].up = false;
+  nodes_[node.value].subscribe = false;
+  std::erase_if(out_.votes_again, [node](const ExecutorOutput::VoteAgain& again) { return again.to == node; });
+  if (bearer_ == node) change_bearer();
+}
+
+void Executor::subscribe(NodeId node, Seq from) {
+  Node& state = nodes_[node.value];
+  if (!state.up) return;
+  state.from = state.subscribe ? std::min(state.from, from) : from;
+  state.subscribe = true;
+  if (from <= state.missed) state.missed = Seq{};
+}
+
+void Executor::set_bearer(std::optional<NodeId> node) {
+  if (bearer_) {
+    window_.forget_undecided_of(*bearer_);
+    subscribe(*bearer_, window_.next());
+  }
+  bearer_ = node;
+  if (node) subscribe(*node, window_.next());
+}
+
+// The best of the others that are up: fewest strikes, then the next in turn. Stays if there is none.
+void Executor::change_bearer() {
+  const std::size_t start = bearer_ ? bearer_->value + std::size_t{1} : 0;
+  std::optional<NodeId> best;
+  for (std::size_t i = 0; i < nodes_.size(); ++i) {
+    const NodeId candidate{static_cast<std::uint16_t>((start + i) % nodes_.size())};
+    if (!nodes_[candidate.value].up || candidate == bearer_) continue;
+    if (!best || nodes_[candidate.value].strikes < nodes_[best->value].strikes) best = candidate;
+  }
+  if (!best && bearer_ && nodes_[bearer_->value].up) best = bearer_;
+  set_bearer(best);
+}
+
+void Executor::strike(NodeId node) {
+  std::uint32_t& strikes = nodes_[node.value].strikes;
+  if (strikes < std::numeric_limits<std::uint32_t>::max()) ++strikes;
+  if (bearer_ != node) return;
+  ++stats_.bearer_changes;
+  change_bearer();
+}
+
+void Executor::missed(NodeId node, Seq n) {
+  Seq& first = nodes_[node.value].missed;
+  if (first.value == 0 || n < first) first = n;
+}
+
+// Nodes whose words had no place are asked again once half of the room is free.
+void Executor::resume_streams() {
+  for (std::uint16_t i = 0; i < nodes_.size(); ++i) {
+    Node& node = nodes_[i];
+    if (node.missed.value == 0) continue;
+    const bool near = node.missed.value < window_.next().value + kOrderWindow / 2;
+    if (!near || !window_.has_room()) continue;
+    subscribe(NodeId{i}, std::max(node.missed, window_.next()));
+    node.missed = Seq{};
+  }
+}
+
+void Executor::tick(Micros now) {
+  now_ = now;
+  const bool waiting =
+      !running_ && (window_.next_decided() ? !window_.runnable() : window_.heard_ahead());
+  if (!waiting) {
+    waiting_since_.reset();
+    return;
+  }
+  if (!waiting_since_ || waiting_for_ != window_.next()) {
+    waiting_since_ = now;
+    waiting_for_ = window_.next();
+    return;
+  }
+  if (now.value - waiting_since_->value < config_.body_timeout.value) return;
+  waiting_since_ = now;
+  if (window_.next_decided()) {
+    if (bearer_) strike(*bearer_);
+    return;
+  }
+  // Something was lost: ask again whoever has not spoken of the next batch.
+  for (std::uint16_t i = 0; i < nodes_.size(); ++i) {
+    if (!window_.heard(NodeId{i}, window_.next())) subscribe(NodeId{i}, window_.next());
+  }
+}
+
+// ---- input -----------------------------------------------------------------------------------------------------
+
+Refusal Executor::step(NodeId from, const agreement::Orders& message) {
+  if (!known(from)) return Refusal::kUnknownPeer;
+  if (message.digests.empty() || message.first_n.value == 0) return Refusal::kMalformed;
+  if (message.first_n.value > std::numeric_limits<std::uint64_t>::max() - message.digests.size())
+    return Refusal::kMalformed;
+  Refusal worst = Refusal::kNone;
+  Seq n = message.first_n;
+  for (const Digest& digest : message.digests) {
+    const OrderWindow::Noted noted = window_.note(from, n, digest);
+    if (noted.liar) strike(*noted.liar);
+    if (noted.refusal == Refusal::kOutOfWindow) {
+      missed(from, n);
+      return noted.refusal;
+    }
+    // Words of a renewed subscription repeat: no fault.
+    if (noted.refusal == Refusal::kConflict) worst = noted.refusal;
+    n = n.next();
+  }
+  return worst;
+}
+
+Refusal Executor::step(NodeId from, agreement::Batch message) {
+  if (!known(from)) return Refusal::kUnknownPeer;
+  if (!message.header || message.header->n.value == 0) return Refusal::kMalformed;
+  if (message.header->service != config_.service) return Refusal::kUnknownService;
+  if (bearer_ != from) return Refusal::kNotAllowed;  // a late one of an earlier bearer, or nobody asked
+  const Seq n = message.header->n;
+  const Refusal refusal = window_.hold(from, std::move(message));
+  if (refusal == Refusal::kOutOfWindow || refusal == Refusal::kQueueFull) missed(from, n);
+  if (refusal == Refusal::kConflict) strike(from);
+  return refusal;
+}
+
+Refusal Executor::step(NodeId from, const agreement::FetchReplies& message) {
+  if (!known(from)) return Refusal::kUnknownPeer;
+  if (fetch_bytes_waiting_ > kFetchBytesWaiting) return Refusal::kQueueFull;
+  agreement::Replies replies{message.n, {}};
+  std::size_t bytes = 0;
+  std::size_t total = 0;
+  const auto flush = [&] {
+    if (!replies.items.empty()) out_.replies.push_back({from, std::move(replies)});
+    replies = agreement::Replies{message.n, {}};
+    bytes = 0;
+  };
+  for (const agreement::FetchReplies::Item& item : message.items) {
+    auto body = sessions_.cached(item.client, item.session, item.number);
+    if (!body) continue;
+    const std::size_t cost = body->size() + kBodyOverheadBytes;
+    if (total > 0 && total + cost > kFetchBytesMax) break;  // the node asks again for the rest
+    if (bytes + cost > kRepliesBytesMax) flush();
+    bytes += cost;
+    total += cost;
+    replies.items.push_back({item.index, std::move(*body)});
+  }
+  flush();
+  fetch_bytes_waiting_ += total;
+  return total > 0 || message.items.empty() ? Refusal::kNone : Refusal::kNotReady;
+}
+
+// ---- running ---------------------------------------------------------------------------------------------------
+
+void Executor::begin(agreement::Batch batch) {
+  running_.emplace();
+  running_->batch = std::move(batch);
+  running_->replies.reserve(running_->batch.requests.size());
+  const Seq n = running_->batch.header->n;
+  running_->designated = designated(n);
+  history_ = agreement::history_digest(history_, running_->batch.digest);
+}
+
+// Answers what needs no running; stops at a request that does, or finishes the batch.
+void Executor::advance() {
+  while (running_->index < running_->batch.requests.size()) {
+    const agreement::Request& request = *running_->batch.requests[running_->index];
+    const SessionTable::Lookup found = sessions_.look_up(request.client, request.session, request.number);
+    if (found.verdict == SessionTable::Verdict::kRun) return;
+    if (found.verdict == SessionTable::Verdict::kRepeat) {
+      ++stats_.repeats;
+      answer(found.digest, found.body ? &*found.body : nullptr);
+    } else {
+      ++stats_.expired;
+      answer(expired_digest_, &config_.expired_reply);
+    }
+  }
+  finish();
+}
+
+std::optional<Invocation> Executor::next_invocation() {
+  if (running_ && running_->outstanding) return std::nullopt;
+  while (!running_) {
+    if (!window_.runnable()) return std::nullopt;
+    begin(window_.take());
+    advance();
+  }
+  running_->outstanding = true;
+  const agreement::BatchHeader& header = *running_->batch.header;
+  const agreement::Request& request = *running_->batch.requests[running_->index];
+  return Invocation{header.n, header.time, history_, request.client, request.op};
+}
+
+void Executor::complete(SharedBytes reply) {
+  ZZ_ASSERT(running_ && running_->outstanding);
+  running_->outstanding = false;
+  ++stats_.requests;
+  const agreement::Request& request = *running_->batch.requests[running_->index];
+  const Digest digest = agreement::reply_digest(reply.view());
+  sessions_.record(request.client, request.session, request.number, digest, reply);
+  answer(digest, &reply);
+  advance();
+}
+
+// The request at index is answered; a body that is no longer cached travels with nobody.
+void Executor::answer(const Digest& digest, const SharedBytes* body) {
+  const std::size_t index = running_->index++;
+  running_->replies.push_back(digest);
+  if (!running_->designated || body == nullptr) return;
+  const auto nodes = static_cast<std::uint32_t>(nodes_.size());
+  const NodeId home = agreement::home_of(running_->batch.requests[index]->session, nodes);
+  send_body(home, static_cast<std::uint32_t>(index), *body);
+}
+
+void Executor::send_body(NodeId home, std::uint32_t index, const SharedBytes& body) {
+  agreement::Replies& replies = by_home_[home.value];
+  std::size_t& bytes = by_home_bytes_[home.value];
+  const std::size_t cost = body.size() + kBodyOverheadBytes;
+  if (bytes + cost > kRepliesBytesMax && !replies.items.empty()) {
+    out_.replies.push_back({home, std::move(replies)});
+    replies = agreement::Replies{};
+    bytes = 0;
+  }
+  replies.n = running_->batch.header->n;
+  replies.items.push_back({index, body});
+  bytes += cost;
+}
+
+void Executor::finish() {
+  const agreement::BatchHeader& header = *running_->batch.header;
+  executed_ = header.n;
+  ++stats_.batches;
+  keep_vote(std::make_shared<const agreement::Vote>(agreement::Vote{
+      slots_.epoch(), header.n, config_.slot, config_.incarnation, std::move(running_->replies)}));
+  for (std::uint16_t i = 0; i < nodes_.size(); ++i) {
+    if (by_home_[i].items.empty()) continue;
+    out_.replies.push_back({NodeId{i}, std::move(by_home_[i])});
+    by_home_[i] = agreement::Replies{};
+    by_home_bytes_[i] = 0;
+  }
+  observer_.on_event(Event{.kind = EventKind::kVoted,
+                           .service = config_.service,
+                           .n = header.n,
+                           .epoch = slots_.epoch(),
+                           .slot = config_.slot,
+                           .incarnation = config_.incarnation});
+  for (const agreement::SystemOp& op : header.system) {
+    if (slots_.apply(header.n, op)) active_ = agreement::slots_of(slots_.active());
+  }
+  running_.reset();
+  resume_streams();
+}
+
+void Executor::keep_vote(ExecutorOutput::VotePtr vote) {
+  vote_bytes_kept_ += bytes_of(*vote);
+  votes_kept_.push_back(vote);
+  out_.votes.push_back(std::move(vote));
+  while (votes_kept_.size() > kVotesKept || vote_bytes_kept_ > kVoteBytesKept) {
+    vote_bytes_kept_ -= bytes_of(*votes_kept_.front());
+    votes_kept_.pop_front();
+  }
+}
+
+ExecutorOutput Executor::take_output() {
+  for (std::uint16_t i = 0; i < nodes_.size(); ++i) {
+    Node& node = nodes_[i];
+    if (!node.subscribe) continue;
+    node.subscribe = false;
+    out_.subscribe.push_back({NodeId{i}, {std::max(node.from, window_.next()), bearer_ == NodeId{i}}});
+  }
+  fetch_bytes_waiting_ = 0;
+  return std::exchange(out_, ExecutorOutput{});
+}
+
+}  // namespace zz::execution

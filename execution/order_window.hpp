@@ -1,0 +1,92 @@
+#pragma once
+
+// OrderWindow: the batches an executor has heard of and not yet taken for execution: what each node said the digest
+// of n is, and the bodies, held until their turn. Pure, one thread.
+//
+// Invariants:
+//  1. The digest of n is decided by f+1 equal words of distinct nodes, once, and never changes.
+//  2. take() gives batches in order of n without holes, each with the decided digest.
+//  3. Held bodies cost at most held_bytes_max, of which a quarter may be of undecided batches; the batch whose turn it
+//     is has a place on top of that.
+//  4. Only n in [next(), next() + kOrderWindow) is remembered.
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "agreement/messages.hpp"
+#include "base/ids.hpp"
+#include "base/refusal.hpp"
+
+namespace zz::execution {
+
+// In batches. A node runs at most agreement's OrderStream::kOrdersAhead ahead of a vote, well inside.
+inline constexpr std::uint64_t kOrderWindow = 4'096;
+
+class OrderWindow {
+ public:
+  struct Options {
+    std::uint32_t f = 1;
+    std::uint64_t held_bytes_max = 64u << 20;
+  };
+  explicit OrderWindow(const Options& options);
+
+  // The first batch not taken yet.
+  [[nodiscard]] Seq next() const { return next_; }
+
+  struct Noted {
+    Refusal refusal = Refusal::kNone;
+    std::optional<NodeId> liar;  // had given us another batch for this n
+  };
+  // Node `from` (below 32) says that batch n has digest `digest`.
+  Noted note(NodeId from, Seq n, const Digest& digest);
+
+  // Keeps a whole batch of node `from`. kDuplicate: there already or past; kOutOfWindow, kQueueFull: no place, ask
+  // again later; kConflict: not the decided batch, or bodies that are not the referenced ones; kMalformed.
+  Refusal hold(NodeId from, agreement::Batch batch);
+  // Forgets what this node gave and is not decided yet.
+  void forget_undecided_of(NodeId from);
+
+  // The next batch is decided / is decided and here.
+  [[nodiscard]] bool next_decided() const { return slot(next_).decided; }
+  [[nodiscard]] bool runnable() const { return slot(next_).decided && slot(next_).held; }
+  // Some node spoke of the next batch or a later one.
+  [[nodiscard]] bool heard_ahead() const { return heard_.value >= next_.value; }
+  // True if this node has said what n is. Requires n in the window.
+  [[nodiscard]] bool heard(NodeId from, Seq n) const;
+  // Requires runnable().
+  agreement::Batch take();
+
+  [[nodiscard]] std::uint64_t held_bytes() const { return held_bytes_; }
+  [[nodiscard]] bool has_room() const { return held_bytes_ <= options_.held_bytes_max / 2; }
+
+ private:
+  struct Candidate {
+    Digest digest;
+    std::uint32_t nodes = 0;  // bit per node that said so
+  };
+  struct Slot {
+    std::uint32_t nodes = 0;  // bit per node that said something
+    bool decided = false;
+    bool held = false;
+    NodeId holder;
+    Digest digest;                      // once decided
+    std::vector<Candidate> candidates;  // until decided; at most one per node
+    agreement::Batch batch;             // if held
+    std::uint64_t bytes = 0;            // if held
+  };
+  [[nodiscard]] Slot& slot(Seq n) { return slots_[n.value % kOrderWindow]; }
+  [[nodiscard]] const Slot& slot(Seq n) const { return slots_[n.value % kOrderWindow]; }
+  [[nodiscard]] bool beyond(Seq n) const { return n.value - next_.value >= kOrderWindow; }
+  void release(Slot& s);
+  void decide(Slot& s, const Digest& digest);
+
+  Options options_;
+  Seq next_{1};
+  Seq heard_;
+  std::vector<Slot> slots_;  // by n modulo kOrderWindow
+  std::uint64_t held_bytes_ = 0;
+  std::uint64_t undecided_bytes_ = 0;  // part of held_bytes_
+};
+
+}  // namespace zz::execution

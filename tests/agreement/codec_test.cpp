@@ -1,0 +1,397 @@
+#include "agreement/codec.hpp"
+
+#include <gtest/gtest.h>
+#include <ctime>
+
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+#include "tests/agreement/heap_meter.hpp"
+#include "tests/agreement/random_messages.hpp"
+
+namespace zz::agreement {
+namespace {
+
+using testing::equal;
+using testing::kind_name;
+using testing::kKinds;
+using testing::random_message;
+using testing::RandomShape;
+
+const CodecLimits kLimits;
+
+// ZZ_ROUNDS=n makes the property tests n times as long.
+std::size_t rounds(std::size_t usual) {
+  const char* factor = std::getenv("ZZ_ROUNDS");
+  return usual * (factor != nullptr ? std::strtoul(factor, nullptr, 10) : 1);
+}
+
+double cpu_ms() {
+  timespec now{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) * 1e3 + static_cast<double>(now.tv_nsec) / 1e6;
+}
+
+// Words of a hostile segment, laid out by hand.
+struct Raw {
+  std::vector<std::uint64_t> words;
+
+  // Pointers of the encoding, see capnproto.org/encoding.html.
+  static std::uint64_t structure(std::int32_t offset, std::uint16_t data, std::uint16_t pointers) {
+    return static_cast<std::uint32_t>(offset) << 2 | std::uint64_t{data} << 32 |
+           std::uint64_t{pointers} << 48;
+  }
+  static std::uint64_t list(std::int32_t offset, std::uint64_t element, std::uint64_t count) {
+    return (static_cast<std::uint32_t>(offset) << 2 | 1u) | element << 32 | count << 35;
+  }
+  static std::uint64_t far(std::uint32_t offset, bool pad_of_two, std::uint32_t segment) {
+    return (offset << 3 | (pad_of_two ? 4u : 0u) | 2u) | std::uint64_t{segment} << 32;
+  }
+  // A root struct with union member `tag`, whose pointer is the next word (index 2 of the segment).
+  static Raw message(std::uint16_t tag) { return Raw{{structure(0, 1, 1), std::uint64_t{tag} << 16}}; }
+  Raw& add(std::uint64_t word) {
+    words.push_back(word);
+    return *this;
+  }
+  [[nodiscard]] SharedBytes frame(std::uint32_t segments = 1) const {
+    auto all = std::make_shared<std::vector<std::uint64_t>>();
+    all->push_back(std::uint64_t{segments - 1} | std::uint64_t{words.size()} << 32);
+    all->insert(all->end(), words.begin(), words.end());
+    const auto* data = reinterpret_cast<const std::uint8_t*>(all->data());
+    return SharedBytes(all, ByteView(data, all->size() * 8));
+  }
+};
+
+constexpr std::uint16_t kPrePrepareTag = 0;
+constexpr std::uint16_t kFetchBodiesTag = 3;
+constexpr std::uint16_t kRequestsTag = 5;
+constexpr std::uint16_t kOrdersTag = 9;
+
+void expect_refused_cheaply(const SharedBytes& bytes, const char* what) {
+  double best_ms = 1e9;
+  for (int i = 0; i < 3; ++i) {
+    const std::size_t heap_before = zz::testing::heap_bytes();
+    const double start = cpu_ms();
+    const Decoded decoded = decode(bytes, kLimits);
+    best_ms = std::min(best_ms, cpu_ms() - start);
+    EXPECT_NE(decoded.refusal, Refusal::kNone) << what;
+    EXPECT_LE(zz::testing::heap_bytes() - heap_before, 2u << 20) << what;
+  }
+  EXPECT_LE(best_ms, 10.0) << what;
+}
+
+TEST(Codec, GivesBackEveryMessageItWrote) {
+  Prng prng(1);
+  for (std::size_t kind = 0; kind < kKinds; ++kind) {
+    for (std::size_t round = 0; round < rounds(1'000); ++round) {
+      const Message message = random_message(prng, kind, {});
+      const SharedBytes bytes = encode(message);
+      ASSERT_EQ(bytes.size() % 8, 0u);
+      const Decoded decoded = decode(bytes, kLimits);
+      ASSERT_EQ(decoded.refusal, Refusal::kNone) << kind_name(kind) << " round " << round;
+      ASSERT_TRUE(equal(message, decoded.message)) << kind_name(kind) << " round " << round;
+      ASSERT_EQ(encode(decoded.message), bytes) << kind_name(kind) << " round " << round;
+    }
+  }
+}
+
+TEST(Codec, GivesBackTheLargestLists) {
+  Prng prng(2);
+  Message message{ServiceId{3}, Requests{}};
+  auto& items = std::get<Requests>(message.body).items;
+  items.resize(kLimits.batch_requests_max);
+  for (std::size_t i = 0; i < items.size(); ++i) items[i].number.value = i + 1;
+  EXPECT_TRUE(equal(decode(encode(message), kLimits).message, message));
+  Orders orders;
+  orders.digests.resize(kLimits.orders_max);
+  for (auto& digest : orders.digests) digest.bytes[31] = static_cast<std::uint8_t>(prng.next());
+  message.body = orders;
+  EXPECT_TRUE(equal(decode(encode(message), kLimits).message, message));
+}
+
+TEST(Codec, KeepsPayloadsAsSlicesOfTheFrame) {
+  Requests requests;
+  requests.items.push_back({RequestNumber{1}, 0, SharedBytes::copy(std::string_view("hello"))});
+  SharedBytes op;
+  {
+    const SharedBytes bytes = encode({ServiceId{}, requests});
+    const Decoded decoded = decode(bytes, kLimits);
+    op = std::get<Requests>(decoded.message.body).items.at(0).op;
+    EXPECT_GE(op.data(), bytes.data());
+    EXPECT_LT(op.data(), bytes.data() + bytes.size());
+  }
+  EXPECT_EQ(op.text(), "hello");  // the slice keeps the frame alive
+}
+
+TEST(Codec, ComputesDigestsInsteadOfBelievingThem) {
+  auto request = std::make_shared<Request>();
+  request->client.value = 7;
+  request->op = SharedBytes::copy(std::string_view("put a b"));
+  request->digest.bytes[0] = 0xee;  // a lie that has no place on the wire
+  const Decoded decoded = decode(encode({ServiceId{2}, Bodies{{request}}}), kLimits);
+  ASSERT_EQ(decoded.refusal, Refusal::kNone);
+  const Request& got = *std::get<Bodies>(decoded.message.body).requests.at(0);
+  EXPECT_EQ(got.digest, request_digest(ServiceId{2}, ClientId{7}, {}, {}, 0, request->op.view()));
+}
+
+TEST(Codec, ABatchNamesItsRequestsByItsReferences) {
+  auto request = std::make_shared<Request>();
+  request->op = SharedBytes::copy(std::string_view("other"));
+  auto header = std::make_shared<BatchHeader>();
+  header->references.push_back({ClientId{1}, SessionId{2}, RequestNumber{3}, {}});
+  const Decoded decoded = decode(encode({ServiceId{}, Batch{header, {}, {request}}}), kLimits);
+  const auto& batch = std::get<Batch>(decoded.message.body);
+  ASSERT_EQ(batch.requests.size(), 1u);
+  EXPECT_EQ(batch.requests[0]->client, ClientId{1});
+  EXPECT_EQ(batch.requests[0]->session, SessionId{2});
+  EXPECT_EQ(batch.requests[0]->number, RequestNumber{3});
+  EXPECT_NE(batch.requests[0]->digest, header->references[0].digest);  // a wrong body shows
+}
+
+TEST(Codec, RefusesEveryTruncation) {
+  Prng prng(3);
+  for (std::size_t kind = 0; kind < kKinds; ++kind) {
+    const SharedBytes whole = encode(random_message(prng, kind, {}));
+    for (std::size_t size = 0; size < whole.size(); ++size) {
+      const SharedBytes part =
+          SharedBytes::copy(whole.view().first(size));  // exact, so that tools see overruns
+      ASSERT_EQ(decode(part, kLimits).refusal, Refusal::kMalformed) << kind_name(kind) << " cut to " << size;
+    }
+  }
+}
+
+TEST(Codec, SurvivesTruncationsThatClaimToBeWhole) {
+  Prng prng(4);
+  std::size_t refused = 0;
+  for (std::size_t kind = 0; kind < kKinds; ++kind) {
+    const SharedBytes whole = encode(random_message(prng, kind, {}));
+    for (std::size_t words = 2; words < whole.size() / 8; ++words) {
+      Bytes part(whole.data(), whole.data() + words * 8);
+      const auto claimed = static_cast<std::uint32_t>(words - 1);
+      for (std::size_t i = 0; i < 4; ++i) part[4 + i] = static_cast<std::uint8_t>(claimed >> (8 * i));
+      if (decode(SharedBytes(std::move(part)), kLimits).refusal != Refusal::kNone) ++refused;
+    }
+  }
+  EXPECT_GT(refused, 0u);
+}
+
+TEST(Codec, SurvivesFlippedBits) {
+  Prng prng(5);
+  std::size_t refused = 0;
+  for (std::size_t kind = 0; kind < kKinds; ++kind) {
+    for (std::size_t round = 0; round < rounds(300); ++round) {
+      const SharedBytes whole = encode(random_message(prng, kind, RandomShape{4, 12}));
+      Bytes bent(whole.data(), whole.data() + whole.size());
+      for (std::uint64_t flips = 1 + prng.below(4); flips > 0; --flips) {
+        bent[8 + prng.below(bent.size() - 8)] ^= static_cast<std::uint8_t>(1u << prng.below(8));
+      }
+      const Decoded decoded = decode(SharedBytes(std::move(bent)), kLimits);
+      if (decoded.refusal != Refusal::kNone) {
+        ++refused;
+      } else {
+        encode(decoded.message);  // what was accepted can be said again
+      }
+    }
+  }
+  EXPECT_GT(refused, 0u);
+}
+
+TEST(Codec, RefusesFramesThatAreNotOneSegment) {
+  const Raw raw = Raw::message(1);
+  expect_refused_cheaply(raw.frame(2), "2 segments");
+  expect_refused_cheaply(raw.frame(512), "512 segments");
+  expect_refused_cheaply(raw.frame(513), "513 segments");
+  expect_refused_cheaply(raw.frame(0), "first word 0xffffffff");
+  SharedBytes longer = Raw(raw).add(0).frame();
+  Bytes trailing(longer.data(), longer.data() + longer.size());
+  --trailing[4];
+  expect_refused_cheaply(SharedBytes(std::move(trailing)), "bytes after the segment");
+  expect_refused_cheaply(SharedBytes(), "nothing");
+  expect_refused_cheaply(Raw{}.frame(), "an empty segment");
+}
+
+TEST(Codec, RefusesUnalignedBytes) {
+  const SharedBytes whole = encode({ServiceId{}, Prepare{}});
+  Bytes shifted(whole.size() + 1);
+  std::memcpy(shifted.data() + 1, whole.data(), whole.size());
+  const SharedBytes owner(std::move(shifted));
+  EXPECT_EQ(decode(owner.slice(1, whole.size()), kLimits).refusal, Refusal::kMalformed);
+}
+
+TEST(Codec, RefusesPointersThatLeaveTheSegment) {
+  expect_refused_cheaply(Raw{{Raw::far(100, false, 0), 0}}.frame(), "far root out of range");
+  expect_refused_cheaply(Raw{{Raw::far(0, false, 7), 0}}.frame(), "far root into another segment");
+  expect_refused_cheaply(Raw{{Raw::far(0, false, 0), 0}}.frame(), "far pointer to itself");
+  expect_refused_cheaply(Raw{{Raw::far(1, true, 0), Raw::far(1, true, 0), 0}}.frame(),
+                         "double far pointer cycle");
+  expect_refused_cheaply(Raw{{Raw::structure(1000, 1, 1)}}.frame(), "struct beyond the end");
+  expect_refused_cheaply(Raw{{Raw::structure(-5, 1, 1), 0, 0}}.frame(), "struct before the start");
+  expect_refused_cheaply(
+      Raw::message(kOrdersTag).add(Raw::structure(0, 1, 1)).add(1).add(Raw::list(0, 2, 1u << 28)).frame(),
+      "a blob of 256 MiB");
+}
+
+TEST(Codec, RefusesCyclesAndDeepNesting) {
+  // The header pointer leads back to the root.
+  expect_refused_cheaply(
+      Raw::message(kPrePrepareTag).add(Raw::structure(0, 1, 1)).add(0).add(Raw::structure(-5, 2, 2)).frame(),
+      "cycle");
+  // A chain of 64 structs, each inside the one before.
+  Raw deep = Raw::message(kPrePrepareTag);
+  for (int i = 0; i < 64; ++i) deep.add(Raw::structure(0, 0, 2)).add(0);
+  const Decoded decoded = decode(deep.frame(), kLimits);
+  EXPECT_TRUE(decoded.refusal != Refusal::kNone ||
+              std::get<PrePrepare>(decoded.message.body).header->references.empty());
+}
+
+// A message of kind FetchBodies or Requests whose list pointer and what follows are given.
+Raw with_list(std::uint16_t tag, std::uint16_t data, std::uint64_t list) {
+  Raw raw = Raw::message(tag);
+  raw.add(Raw::structure(0, data, 1));
+  for (std::uint16_t i = 0; i < data; ++i) raw.add(0);
+  return raw.add(list);
+}
+
+TEST(Codec, RefusesListsOfNothingThatClaimToBeHuge) {
+  expect_refused_cheaply(with_list(kFetchBodiesTag, 0, Raw::list(0, 0, (1u << 29) - 1)).frame(),
+                         "void list 2^29");
+  // Composite: tag word with 2^29 elements of no size.
+  const std::uint64_t tag = Raw::structure((1 << 29) - 1, 0, 0);
+  expect_refused_cheaply(with_list(kFetchBodiesTag, 0, Raw::list(0, 7, 0)).add(tag).frame(),
+                         "structs of no size");
+  expect_refused_cheaply(with_list(kRequestsTag, 1, Raw::list(0, 7, 0)).add(tag).frame(),
+                         "requests of no size");
+  const std::uint64_t negative = Raw::structure(-1, 0, 0);
+  expect_refused_cheaply(with_list(kRequestsTag, 1, Raw::list(0, 7, 0)).add(negative).frame(),
+                         "negative count");
+}
+
+TEST(Codec, RefusesListsOfPointersInPlaceOfStructs) {
+  Raw raw = with_list(kRequestsTag, 1, Raw::list(0, 6, 3));
+  raw.add(Raw::list(5000, 2, 100)).add(Raw::structure(-3, 1, 1)).add(Raw::far(0, false, 0));
+  expect_refused_cheaply(raw.frame(), "list of pointers");
+}
+
+TEST(Codec, RefusesManyItemsThatShareOnePayload) {
+  // 1,000 requests whose bodies are the same 64 KiB: 64 MiB of work for 80 KiB of bytes.
+  constexpr std::uint32_t kItems = 1'000;
+  constexpr std::uint32_t kBlobWords = 8'192;
+  Raw raw = with_list(kRequestsTag, 1, Raw::list(0, 7, kItems * 3));
+  raw.add(Raw::structure(kItems, 2, 1));
+  for (std::uint32_t i = 0; i < kItems; ++i) {
+    raw.add(i).add(0).add(Raw::list(static_cast<std::int32_t>((kItems - i - 1) * 3), 2, kBlobWords * 8));
+  }
+  for (std::uint32_t i = 0; i < kBlobWords; ++i) raw.add(0);
+  expect_refused_cheaply(raw.frame(), "shared payload");
+}
+
+TEST(Codec, RefusesUnknownKinds) {
+  for (const std::uint16_t tag : {std::uint16_t{21}, std::uint16_t{500}, std::uint16_t{0xffff}}) {
+    expect_refused_cheaply(Raw::message(tag).add(0).frame(), "unknown union member");
+  }
+}
+
+TEST(Codec, RefusesAMissingBody) {
+  for (std::uint16_t tag = 0; tag < kKinds; ++tag) {
+    const Refusal refusal = decode(Raw::message(tag).add(0).frame(), kLimits).refusal;
+    const bool has_body = std::string_view(kind_name(tag)) != "StatusQuery";
+    EXPECT_EQ(refusal, has_body ? Refusal::kMalformed : Refusal::kNone) << kind_name(tag);
+  }
+}
+
+Refusal refusal_of(const Message& message, const CodecLimits& limits = kLimits) {
+  return decode(encode(message), limits).refusal;
+}
+
+TEST(Codec, RefusesListsLongerThanTheirLimit) {
+  CodecLimits tight;
+  tight.batch_requests_max = 3;
+  tight.orders_max = 3;
+  const auto request = std::make_shared<const Request>();
+  auto header = std::make_shared<BatchHeader>();
+  header->references.resize(4);
+  const std::vector<Message> messages = {
+      {{}, PrePrepare{{}, header, {}}},
+      {{}, FetchBodies{std::vector<Reference>(4)}},
+      {{}, Bodies{std::vector<RequestPtr>(4, request)}},
+      {{}, Requests{{}, std::vector<Requests::Item>(4)}},
+      {{}, Acks{{}, std::vector<Acks::Item>(4)}},
+      {{}, Orders{{}, std::vector<Digest>(4)}},
+      {{}, Batch{header, {}, std::vector<RequestPtr>(4, request)}},
+      {{}, Vote{{}, {}, {}, {}, std::vector<Digest>(4)}},
+      {{}, Replies{{}, std::vector<Replies::Item>(4)}},
+      {{}, FetchReplies{{}, std::vector<FetchReplies::Item>(4)}},
+  };
+  for (const Message& message : messages) {
+    EXPECT_EQ(refusal_of(message, tight), Refusal::kOversize) << kind_name(message.body.index());
+    EXPECT_EQ(refusal_of(message), Refusal::kNone) << kind_name(message.body.index());
+  }
+}
+
+TEST(Codec, RefusesPayloadsLongerThanTheirLimit) {
+  CodecLimits tight;
+  tight.op_bytes_max = 4;
+  tight.status_bytes_max = 4;
+  const SharedBytes five = SharedBytes::copy(std::string_view("12345"));
+  auto request = std::make_shared<Request>();
+  request->op = five;
+  auto header = std::make_shared<BatchHeader>();
+  header->references.resize(1);
+  const std::vector<Message> messages = {
+      {{}, Bodies{{request}}},
+      {{}, Requests{{}, {{RequestNumber{1}, 0, five}}}},
+      {{}, Acks{{}, {{RequestNumber{1}, {}, true, five}}}},
+      {{}, Batch{header, {}, {request}}},
+      {{}, Replies{{}, {{0, five}}}},
+      {{}, StatusReport{"12345"}},
+  };
+  for (const Message& message : messages) {
+    EXPECT_EQ(refusal_of(message, tight), Refusal::kOversize) << kind_name(message.body.index());
+    EXPECT_EQ(refusal_of(message), Refusal::kNone) << kind_name(message.body.index());
+  }
+}
+
+TEST(Codec, RefusesFlagsNobodyDefined) {
+  auto request = std::make_shared<Request>();
+  request->flags = 1;
+  auto header = std::make_shared<BatchHeader>();
+  header->references.resize(1);
+  EXPECT_EQ(refusal_of({{}, Bodies{{request}}}), Refusal::kMalformed);
+  EXPECT_EQ(refusal_of({{}, Batch{header, {}, {request}}}), Refusal::kMalformed);
+  EXPECT_EQ(refusal_of({{}, Requests{{}, {{RequestNumber{1}, 2, {}}}}}), Refusal::kMalformed);
+}
+
+TEST(Codec, RefusesSlotListsOutOfOrderOrOutOfRange) {
+  const auto suspect = [](std::vector<SlotId> agreeing) {
+    Suspect s;
+    s.agreeing = std::move(agreeing);
+    return Message{{}, s};
+  };
+  EXPECT_EQ(refusal_of(suspect({SlotId{0}, SlotId{2}})), Refusal::kNone);
+  EXPECT_EQ(refusal_of(suspect({SlotId{2}, SlotId{0}})), Refusal::kMalformed);
+  EXPECT_EQ(refusal_of(suspect({SlotId{1}, SlotId{1}})), Refusal::kMalformed);
+  EXPECT_EQ(refusal_of(suspect({SlotId{11}})), Refusal::kMalformed);
+  EXPECT_EQ(refusal_of({{}, Vote{{}, {}, SlotId{11}, {}, {}}}), Refusal::kMalformed);
+  EXPECT_EQ(refusal_of({{}, SlotDead{SlotId{60000}, {}}}), Refusal::kMalformed);
+}
+
+TEST(Codec, RefusesNumbersThatNameNothing) {
+  EXPECT_EQ(refusal_of({{}, Rejected{{}, {}, 0}}), Refusal::kMalformed);
+  EXPECT_EQ(refusal_of({{}, Rejected{{}, {}, 200}}), Refusal::kMalformed);
+  EXPECT_EQ(refusal_of({{}, Replies{{}, {{kLimits.batch_requests_max, {}}}}}), Refusal::kMalformed);
+  EXPECT_EQ(refusal_of({{}, FetchReplies{{}, {{kLimits.batch_requests_max, {}, {}, {}}}}}),
+            Refusal::kMalformed);
+  Wake wake;
+  wake.signer.value = 16;
+  EXPECT_EQ(refusal_of({{}, wake}), Refusal::kMalformed);
+  Suspect suspect;
+  suspect.why = static_cast<Suspicion>(3);
+  EXPECT_EQ(refusal_of({{}, suspect}), Refusal::kMalformed);
+  EpochNotice notice;
+  notice.incarnations.resize(2);
+  EXPECT_EQ(refusal_of({{}, notice}), Refusal::kMalformed);
+}
+
+}  // namespace
+}  // namespace zz::agreement

@@ -1,0 +1,219 @@
+#pragma once
+
+// Helpers for tests of the ordering core: one replica alone, spoken to by hand, and a cluster of replicas whose outputs
+// are routed to each other through a network that can drop, copy and reorder. One thread, no time but what a test says.
+
+#include <deque>
+#include <functional>
+#include <memory>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "agreement/messages.hpp"
+#include "agreement/replica.hpp"
+#include "base/observer.hpp"
+#include "base/prng.hpp"
+#include "base/refusal.hpp"
+
+namespace zz::agreement::testing {
+
+inline constexpr Micros kNoon{1'700'000'000'000'000};
+
+// Admits every operation but those of incarnation kForbidden.
+class TestRules final : public SystemRules {
+ public:
+  static constexpr std::uint64_t kForbidden = 13;
+  [[nodiscard]] Refusal admissible(const SystemOp& op) const override {
+    const auto* join = std::get_if<Join>(&op);
+    return join != nullptr && join->incarnation.value == kForbidden ? Refusal::kBadSignature : Refusal::kNone;
+  }
+};
+
+inline RequestPtr make_request(std::uint32_t client, std::uint64_t session, std::uint64_t number,
+                               std::string_view op = "op", ServiceId service = {}) {
+  auto request = std::make_shared<Request>();
+  request->client = ClientId{client};
+  request->session = SessionId{session};
+  request->number = RequestNumber{number};
+  request->op = SharedBytes::copy(op);
+  request->digest =
+      request_digest(service, request->client, request->session, request->number, 0, request->op.view());
+  return request;
+}
+
+inline SystemOp make_join(std::uint16_t slot, std::uint64_t incarnation) {
+  Join join;
+  join.slot = SlotId{slot};
+  join.incarnation = Incarnation{incarnation};
+  return join;
+}
+
+inline PrePrepare make_proposal(std::uint64_t n, const std::vector<RequestPtr>& requests, Micros time,
+                                std::vector<SystemOp> system = {}) {
+  auto header = std::make_shared<BatchHeader>();
+  header->n = Seq{n};
+  header->time = time;
+  for (const RequestPtr& request : requests) header->references.push_back(reference_of(*request));
+  header->system = std::move(system);
+  PrePrepare message;
+  message.digest = batch_digest(*header);
+  message.header = std::move(header);
+  return message;
+}
+
+// One replica of service 0 and what it said so far. The primary of view 0 is node 0.
+class LoneReplica {
+ public:
+  explicit LoneReplica(std::uint16_t self, ReplicaConfig config = {}) : replica_(with_self(config, self), rules_, observer_) {
+    replica_.tick(kNoon);
+  }
+  Replica* operator->() { return &replica_; }
+
+  // Gathers the outputs until now.
+  LoneReplica& drain() {
+    ReplicaOutput out = replica_.take_output();
+    for (Outgoing& outgoing : out.send) sent.push_back(std::move(outgoing));
+    for (Delivery& delivery : out.deliver) delivered.push_back(std::move(delivery));
+    return *this;
+  }
+  template <class T>
+  [[nodiscard]] std::vector<T> said() {
+    drain();
+    std::vector<T> out;
+    for (const Outgoing& outgoing : sent) {
+      if (const T* message = std::get_if<T>(&outgoing.body)) out.push_back(*message);
+    }
+    return out;
+  }
+  Refusal prepare(std::uint16_t from, const PrePrepare& p) {
+    return replica_.step(NodeId{from}, Prepare{p.view, p.header->n, p.digest});
+  }
+  Refusal commit(std::uint16_t from, const PrePrepare& p) {
+    return replica_.step(NodeId{from}, Commit{p.view, p.header->n, p.digest});
+  }
+  Refusal propose(const PrePrepare& p, std::uint16_t from = 0) { return replica_.step(NodeId{from}, p); }
+  // What makes any backup of f=1 (not node 2 or 3) deliver an accepted batch.
+  void finish(const PrePrepare& p) {
+    for (const std::uint16_t from : {2, 3}) prepare(from, p);
+    for (const std::uint16_t from : {0, 2, 3}) commit(from, p);
+    drain();
+  }
+
+  std::vector<Outgoing> sent;
+  std::vector<Delivery> delivered;
+
+ private:
+  static ReplicaConfig with_self(ReplicaConfig config, std::uint16_t self) {
+    config.self = NodeId{self};
+    return config;
+  }
+  TestRules rules_;
+  NullObserver observer_;
+  Replica replica_;
+};
+
+struct Packet {
+  NodeId from;
+  NodeId to;
+  Body body;
+};
+
+class ReplicaCluster {
+ public:
+  explicit ReplicaCluster(ReplicaConfig config = {}) : nodes_(3 * config.f + 1), service_(config.service) {
+    delivered.resize(nodes_);
+    refusals.resize(nodes_);
+    for (std::uint16_t i = 0; i < nodes_; ++i) {
+      config.self = NodeId{i};
+      replicas_.push_back(std::make_unique<Replica>(config, rules_, observer_));
+    }
+    tick(kNoon);
+  }
+  [[nodiscard]] std::uint32_t size() const { return nodes_; }
+  Replica& at(std::size_t node) { return *replicas_[node]; }
+
+  void tick(Micros wall) {
+    for (const auto& replica : replicas_) replica->tick(wall);
+  }
+  // The client's own channel to every node.
+  void submit(const RequestPtr& request) {
+    for (const auto& replica : replicas_) static_cast<void>(replica->vouch(request));
+  }
+  // Takes the outputs of one node onto the network.
+  void collect(std::size_t node) {
+    ReplicaOutput out = replicas_[node]->take_output();
+    const NodeId from{static_cast<std::uint16_t>(node)};
+    for (Outgoing& outgoing : out.send) {
+      for (std::uint16_t to = 0; to < nodes_; ++to) {
+        if (NodeId{to} == from || (outgoing.to && *outgoing.to != NodeId{to})) continue;
+        Packet packet{from, NodeId{to}, outgoing.body};
+        if (!pass || pass(packet)) wire.push_back(std::move(packet));
+      }
+    }
+    for (Delivery& delivery : out.deliver) delivered[node].push_back(std::move(delivery));
+  }
+  void hand_over(const Packet& packet) {
+    Replica& replica = *replicas_[packet.to.value];
+    const Refusal refusal = std::visit(
+        [&](const auto& body) -> Refusal {
+          if constexpr (requires { replica.step(packet.from, body); }) {
+            return replica.step(packet.from, body);
+          } else {
+            return Refusal::kWrongRole;
+          }
+        },
+        packet.body);
+    refusals[packet.to.value].add(refusal);
+  }
+  // First in, first out, until nobody has anything to say.
+  void run() {
+    while (true) {
+      for (std::size_t node = 0; node < nodes_; ++node) collect(node);
+      if (wire.empty()) return;
+      const Packet packet = std::move(wire.front());
+      wire.pop_front();
+      hand_over(packet);
+    }
+  }
+  // In random order, with copies of some packets, one in `copies`.
+  void run_shuffled(Prng& prng, std::uint64_t copies) {
+    while (true) {
+      for (std::size_t node = 0; node < nodes_; ++node) collect(node);
+      if (wire.empty()) return;
+      std::swap(wire[prng.below(wire.size())], wire.back());
+      const Packet packet = std::move(wire.back());
+      wire.pop_back();
+      if (copies > 0 && prng.below(copies) == 0) wire.push_back(packet);
+      hand_over(packet);
+      if (step_hook) step_hook();
+    }
+  }
+  RequestPtr request(std::uint32_t client, std::uint64_t session, std::uint64_t number, std::string_view op = "op") {
+    return make_request(client, session, number, op, service_);
+  }
+
+  std::vector<std::vector<Delivery>> delivered;  // per node
+  std::vector<RefusalCounts> refusals;           // per node, of packets
+  std::deque<Packet> wire;
+  std::function<bool(Packet&)> pass;  // false: the packet is lost; may change it
+  std::function<void()> step_hook;    // after every packet of run_shuffled
+
+ private:
+  std::uint32_t nodes_;
+  ServiceId service_;
+  TestRules rules_;
+  NullObserver observer_;
+  std::vector<std::unique_ptr<Replica>> replicas_;
+};
+
+// The references of all delivered batches in order.
+inline std::vector<Reference> order_of(const std::vector<Delivery>& deliveries) {
+  std::vector<Reference> out;
+  for (const Delivery& delivery : deliveries) {
+    out.insert(out.end(), delivery.header->references.begin(), delivery.header->references.end());
+  }
+  return out;
+}
+
+}  // namespace zz::agreement::testing

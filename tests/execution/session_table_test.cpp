@@ -1,0 +1,151 @@
+#include "execution/session_table.hpp"
+
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "agreement/messages.hpp"
+#include "base/prng.hpp"
+
+namespace zz::execution {
+namespace {
+
+using Verdict = SessionTable::Verdict;
+
+constexpr ClientId kClient{1};
+
+SessionLimits limits(std::uint32_t window = 4, std::uint32_t sessions = 3, std::uint64_t bytes = 1u << 20) {
+  return {window, sessions, bytes};
+}
+
+void run(SessionTable& table, std::uint64_t session, std::uint64_t number, const std::string& body = "r") {
+  const SharedBytes reply = SharedBytes::copy(body);
+  table.record(kClient, SessionId{session}, RequestNumber{number}, agreement::reply_digest(reply.view()), reply);
+}
+SessionTable::Lookup look(SessionTable& table, std::uint64_t session, std::uint64_t number) {
+  return table.look_up(kClient, SessionId{session}, RequestNumber{number});
+}
+
+TEST(SessionTable, ARecordedRequestIsARepeatWithItsReply) {
+  SessionTable table(limits());
+  EXPECT_EQ(look(table, 1, 1).verdict, Verdict::kRun);
+  run(table, 1, 1, "hello");
+  const auto found = look(table, 1, 1);
+  EXPECT_EQ(found.verdict, Verdict::kRepeat);
+  ASSERT_TRUE(found.body.has_value());
+  EXPECT_EQ(found.body->text(), "hello");
+  EXPECT_EQ(found.digest, agreement::reply_digest(as_bytes("hello")));
+  EXPECT_EQ(look(table, 1, 2).verdict, Verdict::kRun);
+  EXPECT_EQ(look(table, 2, 1).verdict, Verdict::kRun);
+  EXPECT_EQ(table.look_up(ClientId{2}, SessionId{1}, RequestNumber{1}).verdict, Verdict::kRun);
+}
+
+TEST(SessionTable, NumbersMayBeExecutedInAnyOrderInsideTheWindow) {
+  SessionTable table(limits());
+  for (const std::uint64_t number : {3, 1, 4, 2}) {
+    EXPECT_EQ(look(table, 1, number).verdict, Verdict::kRun);
+    run(table, 1, number);
+  }
+  for (std::uint64_t number = 1; number <= 4; ++number) EXPECT_EQ(look(table, 1, number).verdict, Verdict::kRepeat);
+}
+
+TEST(SessionTable, ANumberOlderThanTwoWindowsIsExpiredAndNeverRun) {
+  SessionTable table(limits(4));
+  for (std::uint64_t number = 1; number <= 12; ++number) {
+    if (number != 4) run(table, 1, number);
+  }
+  EXPECT_EQ(look(table, 1, 4).verdict, Verdict::kExpired);  // never executed, too late now
+  EXPECT_EQ(look(table, 1, 1).verdict, Verdict::kExpired);
+  EXPECT_EQ(look(table, 1, 5).verdict, Verdict::kRepeat);
+  EXPECT_EQ(look(table, 1, 0).verdict, Verdict::kExpired);
+}
+
+TEST(SessionTable, TheSessionThatExecutedLeastRecentlyMakesRoom) {
+  SessionTable table(limits(4, 3));
+  run(table, 1, 1);
+  run(table, 2, 1);
+  run(table, 3, 1);
+  run(table, 1, 2);
+  run(table, 4, 1);  // 2 goes
+  EXPECT_EQ(table.sessions(), 3u);
+  EXPECT_EQ(look(table, 2, 1).verdict, Verdict::kExpired);
+  EXPECT_EQ(look(table, 2, 2).verdict, Verdict::kExpired);
+  for (const std::uint64_t session : {1, 3, 4}) EXPECT_EQ(look(table, session, 1).verdict, Verdict::kRepeat);
+}
+
+TEST(SessionTable, ASessionCannotStartBeyondItsFirstWindow) {
+  SessionTable table(limits(4));
+  EXPECT_EQ(look(table, 1, 9).verdict, Verdict::kExpired);
+  EXPECT_EQ(look(table, 1, 8).verdict, Verdict::kRun);
+}
+
+TEST(SessionTable, CachedBodiesStayWithinTheirBytesAndTheOldestGoFirst) {
+  constexpr std::uint64_t kMax = 10 * (100 + kReplyOverheadBytes);
+  SessionTable table(limits(64, 3, kMax));
+  for (std::uint64_t number = 1; number <= 25; ++number) {
+    run(table, 1 + number % 2, number, std::string(100, 'a'));
+    EXPECT_LE(table.reply_bytes(), kMax);
+  }
+  int cached = 0;
+  for (std::uint64_t number = 1; number <= 25; ++number) {
+    const auto body = table.cached(kClient, SessionId{1 + number % 2}, RequestNumber{number});
+    EXPECT_EQ(body.has_value(), number > 15);
+    if (body) ++cached;
+    const auto found = look(table, 1 + number % 2, number);
+    EXPECT_EQ(found.verdict, Verdict::kRepeat);  // the digest outlives the body
+    EXPECT_EQ(found.digest, agreement::reply_digest(as_bytes(std::string(100, 'a'))));
+  }
+  EXPECT_EQ(cached, 10);
+}
+
+TEST(SessionTable, AReplyLargerThanTheWholeCacheIsNotCached) {
+  SessionTable table(limits(4, 3, 200));
+  run(table, 1, 1, "small");
+  run(table, 1, 2, std::string(1'000, 'a'));
+  EXPECT_TRUE(table.cached(kClient, SessionId{1}, RequestNumber{1}).has_value());
+  EXPECT_FALSE(table.cached(kClient, SessionId{1}, RequestNumber{2}).has_value());
+  EXPECT_EQ(look(table, 1, 2).verdict, Verdict::kRepeat);
+}
+
+TEST(SessionTable, AnEvictedSessionGivesItsBytesBack) {
+  SessionTable table(limits(4, 2));
+  run(table, 1, 1, std::string(500, 'a'));
+  run(table, 2, 1, "b");
+  run(table, 3, 1, "c");
+  EXPECT_EQ(table.reply_bytes(), 2 * (1 + kReplyOverheadBytes));
+}
+
+TEST(SessionTable, EqualHistoriesGiveEqualTablesAndDifferentOnesDoNot) {
+  SessionTable a(limits(8, 5, 2'000));
+  SessionTable b(limits(8, 5, 2'000));
+  const auto play = [](SessionTable& table, std::uint64_t steps) {
+    Prng prng(5);
+    std::vector<std::uint64_t> next(9, 1);
+    for (std::uint64_t i = 0; i < steps; ++i) {
+      const std::uint64_t session = prng.below(next.size());
+      const std::uint64_t number = next[session]++;
+      if (look(table, session, number).verdict == Verdict::kRun)
+        run(table, session, number, std::string(prng.below(200), 'x'));
+    }
+  };
+  play(a, 3'000);
+  play(b, 3'000);
+  EXPECT_EQ(a.digest(), b.digest());
+  run(b, 50, 1);
+  EXPECT_NE(a.digest(), b.digest());
+}
+
+TEST(SessionTable, LookingUpChangesNothing) {
+  SessionTable table(limits(4, 2));
+  run(table, 1, 1);
+  run(table, 2, 1);
+  const Digest before = table.digest();
+  static_cast<void>(look(table, 1, 1));
+  static_cast<void>(look(table, 9, 1));
+  EXPECT_EQ(table.digest(), before);
+  run(table, 3, 1);
+  EXPECT_EQ(look(table, 1, 1).verdict, Verdict::kExpired);  // the look-up did not make it recent
+}
+
+}  // namespace
+}  // namespace zz::execution
