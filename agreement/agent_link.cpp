@@ -83,13 +83,11 @@ Result<ToAgent> to_agent(const Json& object) {
     ++known;
   }
   if (const auto it = object.find("fault"); it != object.end()) {
-    if (!it->is_string() || !is_fault_name(it->get_ref<const std::string&>()))
-      return malformed("bad fault name");
+    if (!it->is_string() || !is_fault_name(it->get_ref<const std::string&>())) return malformed("bad fault name");
     out.fault = it->get<std::string>();
     ++known;
   }
-  if (known == 0 || known != object.size())
-    return malformed("neither an identity nor a fault, or something else too");
+  if (known == 0 || known != object.size()) return malformed("neither an identity nor a fault, or something else too");
   return out;
 }
 

@@ -42,8 +42,7 @@ template <class Group>
 Digest digest_of(Group group) {
   Digest out;
   const std::uint64_t words[4] = {group.getA(), group.getB(), group.getC(), group.getD()};
-  for (std::size_t i = 0; i < 32; ++i)
-    out.bytes[i] = static_cast<std::uint8_t>(words[i / 8] >> (8 * (i % 8)));
+  for (std::size_t i = 0; i < 32; ++i) out.bytes[i] = static_cast<std::uint8_t>(words[i / 8] >> (8 * (i % 8)));
   return out;
 }
 
@@ -66,8 +65,8 @@ class Decoder {
 
   bool payload(capnp::Data::Reader in, SharedBytes& out) {
     if (!within(in.size(), limits_.op_bytes_max)) return false;
-    out = in.size() == 0 ? SharedBytes()
-                         : frame_.slice(static_cast<std::size_t>(in.begin() - frame_.data()), in.size());
+    out =
+        in.size() == 0 ? SharedBytes() : frame_.slice(static_cast<std::size_t>(in.begin() - frame_.data()), in.size());
     return true;
   }
   template <std::size_t kSize>
@@ -147,8 +146,8 @@ bool Decoder::references(capnp::List<wire::Reference>::Reader in, std::vector<Re
   if (!within(in.size(), limits_.batch_requests_max)) return false;
   out.reserve(in.size());
   for (const auto r : in) {
-    out.push_back({ClientId{r.getClient()}, SessionId{r.getSession()}, RequestNumber{r.getNumber()},
-                   digest_of(r.getDigest())});
+    out.push_back(
+        {ClientId{r.getClient()}, SessionId{r.getSession()}, RequestNumber{r.getNumber()}, digest_of(r.getDigest())});
   }
   return true;
 }
@@ -204,9 +203,7 @@ bool Decoder::get(wire::PrePrepare::Reader in, PrePrepare& out) {
   return require(in.hasHeader()) && header(in.getHeader(), out.header, out.digest);
 }
 
-bool Decoder::get(wire::FetchBodies::Reader in, FetchBodies& out) {
-  return references(in.getWanted(), out.wanted);
-}
+bool Decoder::get(wire::FetchBodies::Reader in, FetchBodies& out) { return references(in.getWanted(), out.wanted); }
 
 bool Decoder::get(wire::Bodies::Reader in, Bodies& out) {
   const auto list = in.getRequests();
@@ -312,8 +309,7 @@ bool Decoder::get(wire::Replies::Reader in, Replies& out) {
   for (const auto from : list) {
     Replies::Item& item = out.items.emplace_back();
     item.index = from.getIndex();
-    if (!require(item.index < limits_.batch_requests_max) || !payload(from.getBody(), item.body))
-      return false;
+    if (!require(item.index < limits_.batch_requests_max) || !payload(from.getBody(), item.body)) return false;
   }
   return true;
 }
@@ -324,8 +320,8 @@ bool Decoder::get(wire::FetchReplies::Reader in, FetchReplies& out) {
   if (!within(list.size(), limits_.batch_requests_max)) return false;
   out.items.reserve(list.size());
   for (const auto from : list) {
-    out.items.push_back({from.getIndex(), ClientId{from.getClient()}, SessionId{from.getSession()},
-                         RequestNumber{from.getNumber()}});
+    out.items.push_back(
+        {from.getIndex(), ClientId{from.getClient()}, SessionId{from.getSession()}, RequestNumber{from.getNumber()}});
     if (!require(out.items.back().index < limits_.batch_requests_max)) return false;
   }
   return true;

@@ -32,9 +32,7 @@ std::size_t payload_words(const Items& items, Payload payload) {
   return sum;
 }
 
-std::size_t words(const Suspect& m) {
-  return kStructWords<wire::Suspect> + slots_words(m.agreeing) + kSignatureWords;
-}
+std::size_t words(const Suspect& m) { return kStructWords<wire::Suspect> + slots_words(m.agreeing) + kSignatureWords; }
 std::size_t words(const Join&) { return kStructWords<wire::Join> + kKeyWords + kSignatureWords; }
 std::size_t words(const EpochChange& m) {
   std::size_t sum = kStructWords<wire::EpochChange> + slots_words(m.active) + slots_words(m.evicted);
@@ -83,14 +81,11 @@ std::size_t words(const FetchReplies& m) {
 }
 std::size_t words(const Wake&) { return kStructWords<wire::Wake> + kSignatureWords; }
 std::size_t words(const EpochNotice& m) {
-  return kStructWords<wire::EpochNotice> + slots_words(m.active) + m.incarnations.size() +
-         m.evicted_through.size();
+  return kStructWords<wire::EpochNotice> + slots_words(m.active) + m.incarnations.size() + m.evicted_through.size();
 }
 std::size_t words(const SlotDead&) { return kStructWords<wire::SlotDead>; }
 std::size_t words(const StatusQuery&) { return 0; }
-std::size_t words(const StatusReport& m) {
-  return kStructWords<wire::StatusReport> + data_words(m.json.size());
-}
+std::size_t words(const StatusReport& m) { return kStructWords<wire::StatusReport> + data_words(m.json.size()); }
 
 // ---- contents
 // --------------------------------------------------------------------------------------------------------

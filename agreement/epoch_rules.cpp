@@ -17,9 +17,7 @@ bool belongs_to_a_party(const crypto::ClusterFile& cluster, const crypto::Public
          std::any_of(cluster.clients.begin(), cluster.clients.end(), holds);
 }
 
-bool in_order(const Suspect& a, const Suspect& b) {
-  return std::tie(a.slot, a.signer) < std::tie(b.slot, b.signer);
-}
+bool in_order(const Suspect& a, const Suspect& b) { return std::tie(a.slot, a.signer) < std::tie(b.slot, b.signer); }
 
 // The shape of a proof: distinct, ascending, all of one epoch, one incarnation and f+1 signers per evicted
 // slot.
@@ -34,8 +32,7 @@ Refusal check_proof_form(const crypto::ClusterFile& cluster, ServiceId service, 
     if (i > 0) {
       const Suspect& before = change.proof[i - 1];
       if (!in_order(before, suspect)) return Refusal::kMalformed;
-      if (before.slot == suspect.slot && before.incarnation != suspect.incarnation)
-        return Refusal::kMalformed;
+      if (before.slot == suspect.slot && before.incarnation != suspect.incarnation) return Refusal::kMalformed;
     }
     ++signers[suspect.slot.value];
   }
@@ -71,8 +68,7 @@ Refusal check(const crypto::ClusterFile& cluster, ServiceId service, const Join&
   if (host.value >= cluster.hosts.size()) return Refusal::kUnknownPeer;
   if (belongs_to_a_party(cluster, join.key)) return Refusal::kNotAllowed;
   const crypto::PublicKey& key = cluster.hosts[host.value].key;
-  return crypto::verify(key, join_fields(cluster.id, join), join.signature) ? Refusal::kNone
-                                                                            : Refusal::kBadSignature;
+  return crypto::verify(key, join_fields(cluster.id, join), join.signature) ? Refusal::kNone : Refusal::kBadSignature;
 }
 
 Refusal check(const crypto::ClusterFile& cluster, ServiceId service, const EpochChange& change) {
@@ -82,14 +78,12 @@ Refusal check(const crypto::ClusterFile& cluster, ServiceId service, const Epoch
   const auto active = mask_of(change.active, entry->slots.size());
   if (!evicted || *evicted == 0 || !active || size_of(*active) != entry->g + 1) return Refusal::kMalformed;
   if ((*evicted & *active) != 0 || change.epoch.value == 0) return Refusal::kMalformed;
-  if (const Refusal why = check_proof_form(cluster, service, change, *evicted); why != Refusal::kNone)
-    return why;
+  if (const Refusal why = check_proof_form(cluster, service, change, *evicted); why != Refusal::kNone) return why;
   const auto good = [&cluster](const Suspect& suspect) { return signed_by_node(cluster, suspect); };
-  return std::all_of(change.proof.begin(), change.proof.end(), good) ? Refusal::kNone
-                                                                     : Refusal::kBadSignature;
+  return std::all_of(change.proof.begin(), change.proof.end(), good) ? Refusal::kNone : Refusal::kBadSignature;
 }
 
-Suspicion verdict(const std::vector<Suspect>& proof, SlotId slot, std::uint32_t f) {
+Suspicion verdict(const SlotTable& table, const std::vector<Suspect>& proof, SlotId slot) {
   std::uint32_t wrong = 0;
   std::uint32_t late = 0;
   for (const Suspect& suspect : proof) {
@@ -97,12 +91,12 @@ Suspicion verdict(const std::vector<Suspect>& proof, SlotId slot, std::uint32_t 
     if (suspect.why == Suspicion::kWrong) ++wrong;
     if (suspect.why == Suspicion::kLate) ++late;
   }
-  if (wrong > f) return Suspicion::kWrong;
-  return wrong + late > f ? Suspicion::kLate : Suspicion::kSurplus;
+  if (wrong > table.f()) return Suspicion::kWrong;
+  // Nobody correct calls an active slot surplus.
+  return wrong + late > table.f() || table.is_active(slot) ? Suspicion::kLate : Suspicion::kSurplus;
 }
 
-std::optional<EpochChange> compose_epoch_change(const SlotTable& table,
-                                                const std::vector<Suspect>& suspects) {
+std::optional<EpochChange> compose_epoch_change(const SlotTable& table, const std::vector<Suspect>& suspects) {
   std::array<std::vector<Suspect>, kSlotsMax> against;
   for (const Suspect& suspect : suspects) {
     if (suspect.epoch != table.epoch() || !table.is_current(suspect.slot, suspect.incarnation)) continue;
@@ -112,7 +106,7 @@ std::optional<EpochChange> compose_epoch_change(const SlotTable& table,
     EpochChange change;
     SlotMask evicted = 0;
     for (std::uint16_t i = 0; i < table.slots(); ++i) {
-      if (against[i].size() <= table.f() || verdict(against[i], SlotId{i}, table.f()) > least) continue;
+      if (against[i].size() <= table.f() || verdict(table, against[i], SlotId{i}) > least) continue;
       evicted |= bit_of(SlotId{i});
       change.proof.insert(change.proof.end(), against[i].begin(), against[i].end());
     }

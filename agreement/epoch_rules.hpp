@@ -27,9 +27,9 @@ Refusal check(const crypto::ClusterFile& cluster, ServiceId service, const Join&
 // signers; the proof is ascending by (slot, signer) and holds nothing else.
 Refusal check(const crypto::ClusterFile& cluster, ServiceId service, const EpochChange& change);
 
-// Why the proof evicts this slot. kWrong only if f+1 signers say so, hence at least one correct node; kLate
-// if f+1 signers blame it at all; else kSurplus.
-Suspicion verdict(const std::vector<Suspect>& proof, SlotId slot, std::uint32_t f);
+// Why the proof evicts this slot. kWrong only if f+1 signers say so, hence at least one correct node; kSurplus only if
+// it is not active and fewer than f+1 signers blame it; else kLate.
+Suspicion verdict(const SlotTable& table, const std::vector<Suspect>& proof, SlotId slot);
 
 // The change that these suspects (ascending by slot and signer, distinct, checked) call for: every slot that
 // f+1 of them convict in the table's epoch and current incarnation is evicted at once, unless that leaves

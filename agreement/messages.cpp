@@ -55,8 +55,8 @@ std::string_view to_string(Suspicion why) {
   return "unknown";
 }
 
-Digest request_digest(ServiceId service, ClientId client, SessionId session, RequestNumber number,
-                      std::uint32_t flags, ByteView op) {
+Digest request_digest(ServiceId service, ClientId client, SessionId session, RequestNumber number, std::uint32_t flags,
+                      ByteView op) {
   DigestWriter out("zz request");
   out.id(service).id(client).id(session).id(number).u64(flags).bytes(op);
   return out.finish();

@@ -157,6 +157,7 @@ Refusal Oversight::State::count(SlotId slot, Seq n, std::vector<Digest>&& replie
       break;
     case VoteBook::Effect::kWrong:
       mark_wrong(slot, n);
+      if (table.is_active(slot) && !episode.open) raise(Sign::kMismatch, n, slot);
       break;
     case VoteBook::Effect::kAgrees:
       // Somebody may have waited for this slot's opinion.
@@ -206,7 +207,7 @@ void Oversight::State::apply(Seq n, const EpochChange& change) {
     return;
   }
   for (const SlotId slot : change.evicted) {
-    const Suspicion why = verdict(change.proof, slot, table.f());
+    const Suspicion why = verdict(table, change.proof, slot);
     if (why == Suspicion::kSurplus) continue;
     ++stats.evictions;
     report({.kind = EventKind::kEvicted,

@@ -81,15 +81,13 @@ void Oversight::State::watch_debts() {
     const bool active = table.is_active(slot);
     const Seq last_vote = book.last_vote(slot);
     if (watch.late_at.value != 0) {
-      if (!watch.late_made_good || last_vote < book.closed_through()) continue;
+      if (!watch.late_made_good) continue;
       watch.late_at = Seq{};
       watch.late_made_good = false;
-      if (active) book.expect(slot, book.closed_through());
-    } else if (active) {
+    }
+    if (active) {
       const auto debt = book.owed(slot);
-      if (!debt || !passed(debt->closed_at, spans.late) || in_grace(slot)) continue;
-      watch.late_at = debt->n;
-      book.release(slot);
+      if (debt && passed(debt->closed_at, spans.late) && !in_grace(slot)) watch.late_at = debt->n;
     } else if (watch.channels > 0 && last_vote < book.closed_through() &&
                passed(watch.progress_at, spans.execution_timeout)) {
       watch.late_at = last_vote.next();  // woken, and going nowhere
@@ -172,10 +170,9 @@ bool Oversight::State::in_trouble() const {
 
 void Oversight::State::update_episode() {
   if (idle_watch) {
-    const std::vector<SlotId> active = slots_of(table.active());
     const bool replaced = size_of(standing(*idle_watch)) > table.g();
-    const bool returned = std::none_of(active.begin(), active.end(), [this](SlotId slot) { return at(slot).gone; });
-    if (replaced || returned) {
+    const bool made_good = (table.active() & blamed()) == 0;
+    if (replaced || made_good) {
       report({.kind = EventKind::kSettled, .n = *idle_watch, .epoch = table.epoch()});
       idle_watch.reset();
     }

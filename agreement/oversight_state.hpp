@@ -158,7 +158,7 @@ struct Oversight::State {
   Episode episode;
   std::uint64_t open_signs = 0;  // ballots with sign_open
   std::optional<Seq>
-      idle_watch;  // an active slot went when nothing was open: waits for a replacement's vote here
+      idle_watch;  // a closed batch that shows trouble: g+1 good slots have to agree on it
 
   Micros quiet_since;
   Seq quiet_mark;  // closed through here a while ago: who voted for it has caught up

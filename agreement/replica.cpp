@@ -101,10 +101,29 @@ void Replica::State::deliver(Slot& slot) {
   out.deliver.push_back({slot.header, slot.digest, history, slot.bodies});
 }
 
+// ---- reconnects ------------------------------------------------------------------------------------------------
+
 void Replica::State::resend(NodeId to, const Slot& slot) {
   if (slot.phase >= Phase::kAccepted && is_primary()) send(to, PrePrepare{slot.view, slot.header, slot.digest});
   if (slot.phase >= Phase::kAccepted && !is_primary()) send(to, Prepare{slot.view, slot.n, slot.digest});
   if (slot.phase >= Phase::kPrepared) send(to, Commit{slot.view, slot.n, slot.digest});
+}
+
+void Replica::State::resend_all(NodeId to) {
+  for (Seq n = log.low().next(); n <= log.top(); n = n.next()) {
+    if (const Slot* slot = log.find(n)) resend(to, *slot);
+  }
+}
+
+// At most once per body_timeout for a peer, or a channel that comes and goes would cost a window of messages each time.
+void Replica::State::resend_due() {
+  for (std::uint16_t i = 0; i < nodes; ++i) {
+    Newcomer& newcomer = newcomers[i];
+    if (!newcomer.waits) continue;
+    if (newcomer.told && elapsed.value - newcomer.told_at.value < config.body_timeout.value) continue;
+    newcomer = {false, true, elapsed};
+    resend_all(NodeId{i});
+  }
 }
 
 // ---- Replica ---------------------------------------------------------------------------------------------------
@@ -120,6 +139,7 @@ void Replica::tick(Micros wall) {
   s.wall = wall;
   s.ticked = true;
   s.retry_fetches();
+  s.resend_due();
 }
 
 Refusal Replica::vouch(RequestPtr request) {
@@ -160,9 +180,8 @@ Refusal Replica::step(NodeId from, const Bodies& message) { return state_->take_
 void Replica::peer_up(NodeId node) {
   State& s = *state_;
   if (s.check_sender(node) != Refusal::kNone) return;
-  for (Seq n = s.log.low().next(); n <= s.log.top(); n = n.next()) {
-    if (const Slot* slot = s.log.find(n)) s.resend(node, *slot);
-  }
+  s.newcomers[node.value].waits = true;
+  s.resend_due();
 }
 
 void Replica::set_low_watermark(Seq n) {

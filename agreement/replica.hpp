@@ -87,7 +87,7 @@ class Replica {
   Refusal step(NodeId from, const Bodies& message);
 
   // A channel to that node has come up: sends it again what this node said about the slots above h, since messages may
-  // have been lost with the channel before.
+  // have been lost with the channel before. At most once per body_timeout.
   void peer_up(NodeId node);
 
   // Moves h forward (never back); slots at or below it are forgotten. Requires n <= last delivered.

@@ -69,11 +69,13 @@ Refusal Replica::State::pre_prepare(NodeId from, const PrePrepare& message) {
 // At once while the pipeline has room, so that nothing waits at low load; else only when full, so that batches grow
 // with the load.
 bool Replica::State::cut_due(Seq n) const {
-  if (requests.queued() == 0 && !system.due()) return false;
-  if (n.value - log.low().value > kProposeAhead) return false;
+  const bool requests_wait = requests.queued() > 0 && ahead(n) <= kRequestsAhead;
+  const bool system_waits = system.due() && ahead(n) <= kSystemAhead;
+  if (!requests_wait && !system_waits) return false;
   const std::uint64_t in_flight = n.value - 1 - delivered.value;
-  return in_flight < config.pipeline_depth || requests.queued() >= config.batch_requests_max ||
-         requests.queued_bytes() >= config.batch_bytes_max;
+  if (in_flight < config.pipeline_depth) return true;
+  return requests_wait &&
+         (requests.queued() >= config.batch_requests_max || requests.queued_bytes() >= config.batch_bytes_max);
 }
 
 void Replica::State::cut_batches() {
@@ -84,7 +86,8 @@ void Replica::State::cut_batches() {
 }
 
 bool Replica::State::cut(Seq n) {
-  RequestTable::Cut chosen = requests.cut(n, config.batch_requests_max, config.batch_bytes_max);
+  RequestTable::Cut chosen;
+  if (ahead(n) <= kRequestsAhead) chosen = requests.cut(n, config.batch_requests_max, config.batch_bytes_max);
   auto header = std::make_shared<BatchHeader>();
   header->service = config.service;
   header->n = n;

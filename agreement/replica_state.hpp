@@ -7,15 +7,18 @@
 #include <array>
 
 #include "agreement/replica.hpp"
+#include "agreement/replica_system_queue.hpp"
 #include "agreement/request_table.hpp"
 #include "agreement/slot_log.hpp"
-#include "agreement/replica_system_queue.hpp"
 
 namespace zz::agreement {
 
-// The primary stops this far above h, a quarter of the window short of what backups take: watermarks of different nodes
-// move at different times, and a proposal refused for it is not sent again.
-inline constexpr std::uint64_t kProposeAhead = kWindow - kWindow / 4;
+// How far above h the primary proposes. Both limits keep clear of the end of the window, because watermarks of different
+// nodes move at different times, and a proposal refused for it is not sent again. Batches of system operations alone may
+// go further: what they bring, a new incarnation or another active set, may be just what the window waits for.
+inline constexpr std::uint64_t kRequestsAhead = kWindow * 3 / 4;
+inline constexpr std::uint64_t kSystemAhead = kWindow * 7 / 8;
+static_assert(kRequestsAhead < kSystemAhead && kSystemAhead < kWindow);
 
 // What a peer may have sent to it for its FETCH-BODIES, per body_timeout.
 inline constexpr std::uint32_t kFetchesMax = 512;
@@ -35,7 +38,9 @@ struct Replica::State {
   [[nodiscard]] bool stands_for(const Slot& slot) const;
   void deliver_ready();
   void deliver(Slot& slot);
+  void resend_all(NodeId to);
   void resend(NodeId to, const Slot& slot);
+  void resend_due();
   void send(std::optional<NodeId> to, Body body) { out.send.push_back({to, std::move(body)}); }
   void report(EventKind kind, Seq n);
 
@@ -45,6 +50,7 @@ struct Replica::State {
   [[nodiscard]] bool near_clock(Micros time) const;
   void cut_batches();
   [[nodiscard]] bool cut_due(Seq n) const;
+  [[nodiscard]] std::uint64_t ahead(Seq n) const { return n.value - log.low().value; }
   // False when nothing that waits can be proposed any more.
   bool cut(Seq n);
   void propose(SystemOp op);
@@ -87,6 +93,12 @@ struct Replica::State {
     std::uint64_t bytes = 0;
   };
   std::array<Budget, kNodesMax> budgets{};
+  struct Newcomer {
+    bool waits = false;  // its channel came up, and it was not told yet
+    bool told = false;
+    Micros told_at;
+  };
+  std::array<Newcomer, kNodesMax> newcomers{};
 
   ReplicaOutput out;
 };

@@ -11,8 +11,7 @@
 namespace zz::agreement {
 namespace {
 
-constexpr std::size_t kRingFirst = 8;    // most sessions of a command line tool carry one request
-constexpr std::size_t kQueueSlack = 64;  // stale queue items that are not worth a compaction
+constexpr std::size_t kRingFirst = 8;  // most sessions of a command line tool carry one request
 
 template <class T>
 auto name_of(const T& item) {

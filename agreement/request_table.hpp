@@ -77,7 +77,13 @@ class RequestTable {
   [[nodiscard]] std::size_t queued() const { return queued_; }    // of these, not claimed
   [[nodiscard]] std::uint64_t queued_bytes() const { return queued_bytes_; }
 
+  // Counts everything anew and stops the process where the invariants or the running counts do not hold. For tests: its
+  // cost grows with all that is held.
+  void check() const;
+
  private:
+  static constexpr std::size_t kQueueSlack = 64;  // stale queue items that are not worth a compaction
+
   struct Entry {
     RequestPtr request;            // vouched and not delivered
     std::uint64_t claimed_by = 0;  // batch

@@ -7,7 +7,7 @@ namespace zz::agreement {
 namespace {
 
 // Closed batches that stay in the ordering core for peers that reconnect (Replica::peer_up).
-constexpr std::uint64_t kClosedKept = kWindow / 2;
+constexpr std::uint64_t kClosedKept = kWindow / 4;
 
 ReplicaConfig replica_config(const crypto::ClusterFile& cluster, ServiceId service, NodeId self) {
   ReplicaConfig config;
@@ -84,9 +84,10 @@ Refusal ServiceInstance::from_executor(const crypto::Peer& peer, Message& messag
   if (executor == executors_.end() || executor->second.incarnation != peer.incarnation)
     return Refusal::kNotReady;
   if (auto* m = std::get_if<Vote>(&message.body)) {
-    const Refusal refusal = oversight_.step(peer.slot, peer.incarnation, *m);
-    // A repeated or disputed vote still says how far the executor is.
-    if (refusal == Refusal::kNone || refusal == Refusal::kDuplicate) executor->second.stream.voted(m->n);
+    const Seq n = m->n;
+    const Refusal refusal = oversight_.step(peer.slot, peer.incarnation, std::move(*m));
+    // A repeated vote still says how far the executor is.
+    if (refusal == Refusal::kNone || refusal == Refusal::kDuplicate) executor->second.stream.voted(n);
     return refusal;
   }
   if (auto* m = std::get_if<Subscribe>(&message.body)) {
@@ -94,10 +95,35 @@ Refusal ServiceInstance::from_executor(const crypto::Peer& peer, Message& messag
     return Refusal::kNone;
   }
   if (auto* m = std::get_if<Replies>(&message.body)) {
-    if (m->n.value == 0 || m->n > log_.last()) return Refusal::kNotReady;
-    return book_.bodies(*log_.at(m->n).header, *m);
+    return take_replies(executor->second, std::move(*m));
   }
   return Refusal::kWrongRole;
+}
+
+Refusal ServiceInstance::take_replies(Executor& executor, Replies message) {
+  if (message.n.value == 0) return Refusal::kMalformed;
+  if (message.n <= log_.last()) return book_.bodies(*log_.at(message.n).header, message);
+  std::size_t bytes = 0;
+  for (const Replies::Item& item : message.items) bytes += item.body.size();
+  const bool in_order = executor.early.empty() || executor.early.back().n <= message.n;
+  if (!in_order || message.n.value - log_.last().value > kWindow) return Refusal::kOutOfWindow;
+  if (executor.early.size() >= kEarlyRepliesMax || bytes > kEarlyBytesMax - executor.early_bytes) {
+    return Refusal::kQueueFull;
+  }
+  executor.early_bytes += bytes;
+  executor.early.push_back(std::move(message));
+  return Refusal::kNone;
+}
+
+void ServiceInstance::take_early_replies() {
+  for (auto& [slot, executor] : executors_) {
+    while (!executor.early.empty() && executor.early.front().n <= log_.last()) {
+      const Replies message = std::move(executor.early.front());
+      executor.early.pop_front();
+      for (const Replies::Item& item : message.items) executor.early_bytes -= item.body.size();
+      static_cast<void>(book_.bodies(*log_.at(message.n).header, message));
+    }
+  }
 }
 
 Refusal ServiceInstance::from_client(ClientId client, Message& message) {
@@ -143,7 +169,7 @@ void ServiceInstance::peer_up(const crypto::Peer& peer) {
   if (peer.role == crypto::Role::kHost) outlet_.to_host(peer.host(), wrap(oversight_.notice()));
   if (peer.role == crypto::Role::kExecutor && peer.service == service_) {
     if (!oversight_.is_current(peer.slot, peer.incarnation)) return;
-    executors_[peer.slot] = Executor{peer.incarnation, {}};
+    executors_[peer.slot] = Executor{peer.incarnation, {}, {}, 0};
     oversight_.channel_up(peer.slot, peer.incarnation);
   }
 }
@@ -177,6 +203,7 @@ bool ServiceInstance::run_ordering() {
     book_.open(batch);
     oversight_.deliver(batch);
   }
+  if (!out.deliver.empty()) take_early_replies();
   return !out.send.empty() || !out.deliver.empty();
 }
 

@@ -58,15 +58,22 @@ class ServiceInstance {
   [[nodiscard]] const OrderLog& log() const { return log_; }
 
  private:
+  // Reply bodies may overtake this node's own commit: kept per executor until the batch is delivered here.
+  static constexpr std::size_t kEarlyRepliesMax = 256;
+  static constexpr std::size_t kEarlyBytesMax = 16u << 20;
   struct Executor {
     Incarnation incarnation;
     OrderStream stream;
+    std::deque<Replies> early;  // ascending n
+    std::size_t early_bytes = 0;
   };
 
   Refusal from_node(NodeId node, Message& message);
   Refusal from_host(HostId host, Message& message);
   Refusal from_executor(const crypto::Peer& peer, Message& message);
   Refusal from_client(ClientId client, Message& message);
+  Refusal take_replies(Executor& executor, Replies message);
+  void take_early_replies();
   Refusal take_request(ClientId client, SessionId session, Requests::Item& item);
   void reject(ClientId client, SessionId session, RequestNumber number, Refusal reason);
   bool run_ordering();

@@ -122,6 +122,8 @@ std::string ChildProcess::how_it_ended() const {
   return fmt::format("ended with status {}", WEXITSTATUS(status_));
 }
 
+bool ChildProcess::was_killed() const { return WIFSIGNALED(status_) && WTERMSIG(status_) == SIGKILL; }
+
 std::string ChildProcess::last_words() const {
   std::ifstream file(command_.log, std::ios::binary | std::ios::ate);
   if (!file) return "";

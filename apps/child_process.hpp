@@ -40,6 +40,8 @@ class ChildProcess {
   void send_signal(int number);
   // "ended with status 1" or "was killed by signal 9 (Killed)". Requires that it has ended.
   [[nodiscard]] std::string how_it_ended() const;
+  // Whether SIGKILL ended it: then what it said last explains nothing. Requires that it has ended.
+  [[nodiscard]] bool was_killed() const;
   // What it said last, without time and level; empty when it said nothing.
   [[nodiscard]] std::string last_words() const;
 

@@ -15,9 +15,14 @@ namespace {
 constexpr std::size_t kSlotsMax = 64;  // believed of one node
 constexpr std::size_t kSettledMax = 4'096;
 
+// A whole number that is not negative.
+bool is_count(const json& value) {
+  return value.is_number_unsigned() || (value.is_number_integer() && value.get<std::int64_t>() >= 0);
+}
+
 std::uint64_t number(const json& object, const char* key) {
   const auto found = object.find(key);
-  return found != object.end() && found->is_number_unsigned() ? found->get<std::uint64_t>() : 0;
+  return found != object.end() && is_count(*found) ? found->get<std::uint64_t>() : 0;
 }
 
 bool flag(const json& object, const char* key) {
@@ -103,7 +108,7 @@ std::optional<ServiceStatus> read_service(const json& answer, std::string_view s
     if (times != entry.end() && times->is_array()) {
       for (const json& time : *times) {
         if (status.first_correct_reply_us.size() == kSettledMax) break;
-        if (time.is_number_unsigned()) status.first_correct_reply_us.push_back(time.get<std::uint64_t>());
+        if (is_count(time)) status.first_correct_reply_us.push_back(time.get<std::uint64_t>());
       }
     }
     return status;

@@ -16,9 +16,7 @@ constexpr auto kPrintEvery = std::chrono::seconds(2);
 DemoTeller::DemoTeller(std::FILE* out, bool terminal) : out_(out), terminal_(terminal) {}
 DemoTeller::~DemoTeller() { clear_progress(); }
 
-double DemoTeller::seconds() const {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
-}
+double DemoTeller::seconds() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
 
 void DemoTeller::put(const std::string& text) {
   std::fwrite(text.data(), 1, text.size(), out_);
@@ -38,16 +36,19 @@ void DemoTeller::headline(std::string_view text) { line(fmt::format("\n{}", text
 
 void DemoTeller::step(std::string_view text) {
   line(fmt::format("{:>3}. {:>7.2f} s  {}", ++steps_, seconds(), text));
-  progress_at_ = std::chrono::steady_clock::now();
+  wait_with_progress();
 }
 
 void DemoTeller::detail(std::string_view text) { line(fmt::format("{:>16}{}", "", text)); }
 
+void DemoTeller::wait_with_progress() {
+  const Clock::duration pause = terminal_ ? Clock::duration(kRewriteEvery) : Clock::duration(kPrintEvery);
+  progress_at_ = Clock::now() + pause;
+}
+
 void DemoTeller::progress(std::string_view text) {
-  const auto now = std::chrono::steady_clock::now();
-  if (now < progress_at_) return;
-  progress_at_ =
-      now + (terminal_ ? std::chrono::duration_cast<std::chrono::steady_clock::duration>(kRewriteEvery) : kPrintEvery);
+  if (Clock::now() < progress_at_) return;
+  wait_with_progress();
   if (!terminal_) return put(fmt::format("{:>5}{:>7.2f} s  … {}\n", "", seconds(), text));
   showing_progress_ = true;
   put(fmt::format("\r\033[K{:>5}{:>7.2f} s  … {}", "", seconds(), text));

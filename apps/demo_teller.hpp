@@ -35,12 +35,15 @@ class DemoTeller {
   void clear_progress();
   void put(const std::string& text);
 
+  using Clock = std::chrono::steady_clock;
+  void wait_with_progress();
+
   std::FILE* out_;
   bool terminal_;
   bool showing_progress_ = false;
   int steps_ = 0;
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-  std::chrono::steady_clock::time_point progress_at_ = start_;
+  Clock::time_point start_ = Clock::now();
+  Clock::time_point progress_at_ = start_;
 };
 
 }  // namespace zz::apps

@@ -144,14 +144,17 @@ Result<void> DemoTour::go() {
   if (auto worked = calm(); !worked) return worked;
   const std::vector<Fault> faults = {
       {.kind = "wrong-reply",
-       .what = "lies: it falsifies its replies",
+       .what = "from now on the replica in slot {} lies: it falsifies its replies",
        .noticed = "the nodes saw two different answers",
        .first_active = false},
       {.kind = "silent",
-       .what = "freezes: it says nothing any more",
+       .what = "the replica in slot {} is frozen: it says nothing any more",
        .noticed = "the nodes miss its votes",
        .first_active = true},
-      {.kind = "crash", .what = "is killed", .noticed = "the nodes lost it", .first_active = false},
+      {.kind = "crash",
+       .what = "the replica in slot {} is killed",
+       .noticed = "the nodes lost it",
+       .first_active = false},
   };
   int number = 0;
   for (const Fault& fault : faults) {
@@ -208,7 +211,7 @@ Result<void> DemoTour::heal(const Fault& fault, int number, std::uint64_t reques
   rate_ = std::max(kRateMin, static_cast<double>(requests) / kFaultSeconds);
   healing.start = Clock::now();
   if (auto injected = inject(healing); !injected) return injected;
-  teller_.step(fmt::format("from now on the replica in slot {} {}", healing.victim, fault.what));
+  teller_.step(fmt::format(fmt::runtime(fault.what), healing.victim));
   const auto over = [&] {
     narrate(healing);
     return healed(healing);

@@ -59,7 +59,7 @@ class DemoTour {
  private:
   struct Fault {
     std::string kind;           // as the host daemon knows it
-    std::string what;           // "lies: ..."
+    std::string what;           // "the replica in slot {} ..."
     std::string noticed;        // "the nodes saw ..."
     bool first_active = false;  // which of the active slots
   };

@@ -13,8 +13,7 @@ namespace zz::apps {
 namespace {
 
 constexpr std::uint32_t kLowestPort = 10'000;
-constexpr std::uint32_t kRangeMin =
-    4'096;  // fewer ports than this to choose from: leave the choice to the kernel
+constexpr std::uint32_t kRangeMin = 4'096;  // fewer ports than this to choose from: leave the choice to the kernel
 constexpr int kTriesPerPort = 200;
 
 // A listening place that is held while this lives.

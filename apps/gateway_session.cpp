@@ -14,6 +14,9 @@
 
 namespace zz::apps {
 
+// What is awaited here is given names first: g++ 12 may destroy a temporary with a destructor twice when it is part of a
+// co_await expression.
+
 namespace asio = boost::asio;
 using asio::awaitable;
 using std::chrono::milliseconds;
@@ -42,8 +45,9 @@ HeaderList headers_of(const execution::HttpResponse& response) {
 }  // namespace
 
 GatewaySession::GatewaySession(asio::ip::tcp::socket socket, std::shared_ptr<GatewayShared> shared)
-    : stream_(std::move(socket)),
-      answer_timer_(stream_.get_executor()),
+    : socket_(std::move(socket)),
+      watchdog_(socket_.get_executor()),
+      answer_timer_(socket_.get_executor()),
       buffer_(std::min<std::size_t>(shared->limits.gateway_header_bytes_max, kHeaderBytesCeiling) + kReadBytes),
       shared_(std::move(shared)) {
   shared_->sessions.insert(this);
@@ -53,8 +57,34 @@ GatewaySession::~GatewaySession() { shared_->sessions.erase(this); }
 
 void GatewaySession::abort() {
   boost::system::error_code ignored;
-  stream_.socket().close(ignored);
+  socket_.close(ignored);
   answer_timer_.cancel();
+  watchdog_.cancel();
+}
+
+void GatewaySession::set_deadline(Clock::time_point deadline) {
+  deadline_ = deadline;
+  if (deadline < watched_until_) watch(deadline);
+}
+
+void GatewaySession::watch(Clock::time_point until) {
+  watched_until_ = until;
+  watchdog_.expires_at(until);
+  watchdog_.async_wait([weak = weak_from_this()](boost::system::error_code error) {
+    const auto self = weak.lock();
+    if (!self || error) return;
+    self->watched_until_ = Clock::time_point::max();
+    if (self->deadline_ == Clock::time_point::max()) return;
+    if (Clock::now() < self->deadline_) return self->watch(self->deadline_);
+    self->expired_ = true;
+    boost::system::error_code ignored;
+    self->socket_.cancel(ignored);
+  });
+}
+
+bool GatewaySession::take_expired() {
+  deadline_ = Clock::time_point::max();
+  return std::exchange(expired_, false);
 }
 
 std::string_view GatewaySession::received() const {
@@ -62,22 +92,25 @@ std::string_view GatewaySession::received() const {
   return {static_cast<const char*>(data.data()), data.size()};
 }
 
-// A transfer that moves nothing for the idle time, or less than the minimal rate for long, is over at this
-// time.
+// A transfer is over when nothing moves for the idle time, and when it is slower than the minimal rate for longer.
 GatewaySession::Clock::time_point GatewaySession::slow_deadline(Clock::time_point start, std::size_t bytes) const {
-  return start + milliseconds(shared_->limits.gateway_idle_ms) + milliseconds(bytes * 1'000 / kBytesPerSecondMin);
+  const milliseconds idle(shared_->limits.gateway_idle_ms);
+  return std::min(Clock::now(), start + milliseconds(bytes * 1'000 / kBytesPerSecondMin)) + idle;
 }
 
 awaitable<void> GatewaySession::serve() {
   boost::system::error_code ignored;
-  stream_.socket().set_option(asio::ip::tcp::no_delay(true), ignored);
+  socket_.set_option(asio::ip::tcp::no_delay(true), ignored);
   while (!shared_->stopped && co_await serve_one()) {
     if (buffer_.size() == 0) buffer_.shrink_to_fit();  // an idle connection holds no buffer
   }
-  stream_.socket().close(ignored);
+  socket_.close(ignored);
 }
 
-awaitable<void> GatewaySession::turn_away() { co_await refuse({503, "too many connections, try again later"}, false); }
+awaitable<void> GatewaySession::turn_away() {
+  const HttpRefusal full{503, "too many connections, try again later"};
+  co_await refuse(full, false);
+}
 
 awaitable<bool> GatewaySession::serve_one() {
   const std::optional<RequestHead> head = co_await read_head();
@@ -86,10 +119,12 @@ awaitable<bool> GatewaySession::serve_one() {
   if (!body || shared_->stopped) co_return false;
   auto op = execution::make_http_operation(to_request(*head, std::move(*body)), shared_->limits.op_bytes_max);
   if (!op) {
-    co_await refuse({413, op.error()}, head->is_head());
+    const HttpRefusal too_long{413, op.error()};
+    co_await refuse(too_long, head->is_head());
     co_return false;
   }
-  const auto outcome = co_await order(SharedBytes(std::move(op).value()));
+  SharedBytes bytes(std::move(op).value());
+  const auto outcome = co_await order(std::move(bytes));
   if (shared_->stopped) co_return false;
   if (const auto* none = std::get_if<HttpRefusal>(&outcome)) {
     co_await refuse(*none, head->is_head());
@@ -113,7 +148,8 @@ awaitable<std::optional<RequestHead>> GatewaySession::read_head() {
     const Got got = co_await read_some(deadline);
     if (got == Got::kTimeout) {
       ++shared_->stats.timeouts;
-      if (started) co_await refuse({408, "the request head took too long"}, false);
+      const HttpRefusal slow{408, "the request head took too long"};
+      if (started) co_await refuse(slow, false);
     }
     if (got != Got::kData) co_return std::nullopt;
   }
@@ -126,7 +162,7 @@ awaitable<std::optional<RequestHead>> GatewaySession::read_head() {
   const bool head_request = raw.starts_with("HEAD ");
   buffer_.consume(scanner.head_end());
   if (auto* bad = std::get_if<HttpRefusal>(&judged)) {
-    co_await refuse(std::move(*bad), head_request);
+    co_await refuse(*bad, head_request);
     co_return std::nullopt;
   }
   co_return std::get<RequestHead>(std::move(judged));
@@ -152,7 +188,8 @@ awaitable<std::optional<std::string>> GatewaySession::read_body(const RequestHea
     const Got got = co_await read_some(slow_deadline(start, taken));
     if (got == Got::kTimeout) {
       ++shared_->stats.timeouts;
-      co_await refuse({408, "the request body took too long"}, head.is_head());
+      const HttpRefusal slow{408, "the request body took too long"};
+      co_await refuse(slow, head.is_head());
     }
     if (got != Got::kData) co_return std::nullopt;
   }
@@ -191,14 +228,16 @@ awaitable<std::variant<SharedBytes, HttpRefusal>> GatewaySession::order(SharedBy
 awaitable<bool> GatewaySession::forward(const SharedBytes& reply, const ReplyShape& shape) {
   const auto parsed = execution::read_http_reply(reply.view());
   if (!parsed) {
-    co_await refuse({502, "the voted reply is not an HTTP reply: " + parsed.error()}, shape.head_request);
+    const HttpRefusal bad{502, "the voted reply is not an HTTP reply: " + parsed.error()};
+    co_await refuse(bad, shape.head_request);
     co_return false;
   }
   const unsigned status = parsed->result_int();
   const ByteView body = as_bytes(parsed->body());
   const auto head = render_reply_head(status, headers_of(*parsed), body.size(), shape);
   if (!head) {
-    co_await refuse({502, "the voted reply has a status or header that cannot be sent"}, shape.head_request);
+    const HttpRefusal bad{502, "the voted reply has a status or header that cannot be sent"};
+    co_await refuse(bad, shape.head_request);
     co_return false;
   }
   ++shared_->stats.replies;
@@ -209,11 +248,10 @@ awaitable<bool> GatewaySession::forward(const SharedBytes& reply, const ReplySha
 
 awaitable<GatewaySession::Got> GatewaySession::read_some(Clock::time_point deadline) {
   const std::size_t room = std::min(kReadBytes, buffer_.max_size() - buffer_.size());
-  stream_.expires_at(deadline);
-  const auto [error, size] = co_await stream_.async_read_some(buffer_.prepare(room), kTuple);
-  stream_.expires_never();
-  if (error == boost::beast::error::timeout) co_return Got::kTimeout;
-  if (error) co_return Got::kEnd;
+  set_deadline(deadline);
+  const auto [error, size] = co_await socket_.async_read_some(buffer_.prepare(room), kTuple);
+  const bool expired = take_expired();
+  if (error) co_return expired ? Got::kTimeout : Got::kEnd;
   buffer_.commit(size);
   co_return Got::kData;
 }
@@ -227,17 +265,16 @@ awaitable<bool> GatewaySession::write(std::string_view head, ByteView body) {
     const std::size_t of_body = sent - of_head;
     const std::array<asio::const_buffer, 2> rest = {asio::const_buffer(head.data() + of_head, head.size() - of_head),
                                                     asio::const_buffer(body.data() + of_body, body.size() - of_body)};
-    stream_.expires_at(slow_deadline(start, sent));
-    const auto [error, size] = co_await stream_.async_write_some(rest, kTuple);
-    stream_.expires_never();
-    if (error == boost::beast::error::timeout) ++shared_->stats.timeouts;
+    set_deadline(slow_deadline(start, sent));
+    const auto [error, size] = co_await socket_.async_write_some(rest, kTuple);
+    if (take_expired() && error) ++shared_->stats.timeouts;
     if (error) co_return false;
     sent += size;
   }
   co_return true;
 }
 
-awaitable<void> GatewaySession::refuse(HttpRefusal refusal, bool head_request) {
+awaitable<void> GatewaySession::refuse(const HttpRefusal& refusal, bool head_request) {
   ++(refusal.status < 500 || refusal.status == 501 || refusal.status == 505 ? shared_->stats.refused
                                                                             : shared_->stats.unanswered);
   const std::string reply = render_own_reply(refusal.status, refusal.reason, {.head_request = head_request});
@@ -247,7 +284,7 @@ awaitable<void> GatewaySession::refuse(HttpRefusal refusal, bool head_request) {
 // Closing at once while the user still sends would reset the connection and take the answer with it.
 awaitable<void> GatewaySession::linger() {
   boost::system::error_code error;
-  stream_.socket().shutdown(asio::ip::tcp::socket::shutdown_send, error);
+  socket_.shutdown(asio::ip::tcp::socket::shutdown_send, error);
   if (error) co_return;
   const Clock::time_point deadline = Clock::now() + milliseconds(shared_->options.linger_ms);
   std::size_t left = kLingerBytesMax;

@@ -8,7 +8,6 @@
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
-#include <boost/beast/core/tcp_stream.hpp>
 #include <chrono>
 #include <memory>
 #include <optional>
@@ -62,14 +61,25 @@ class GatewaySession : public std::enable_shared_from_this<GatewaySession> {
   boost::asio::awaitable<Got> read_some(Clock::time_point deadline);
   boost::asio::awaitable<bool> write(std::string_view head, ByteView body);
   // Sends an answer of the gateway's own; the connection is over after it.
-  boost::asio::awaitable<void> refuse(HttpRefusal refusal, bool head_request);
+  boost::asio::awaitable<void> refuse(const HttpRefusal& refusal, bool head_request);
   boost::asio::awaitable<void> linger();
 
   [[nodiscard]] std::string_view received() const;
   [[nodiscard]] Clock::time_point slow_deadline(Clock::time_point start, std::size_t bytes) const;
 
-  boost::beast::tcp_stream stream_;
+  // The operation that is begun next is cancelled at `deadline`. Usually touches no timer: one that is set already looks
+  // again when it is over.
+  void set_deadline(Clock::time_point deadline);
+  void watch(Clock::time_point until);
+  // Ends the deadline; true when it has passed and cancelled the operation.
+  bool take_expired();
+
+  boost::asio::ip::tcp::socket socket_;
+  boost::asio::steady_timer watchdog_;
   boost::asio::steady_timer answer_timer_;
+  Clock::time_point deadline_ = Clock::time_point::max();
+  Clock::time_point watched_until_ = Clock::time_point::max();  // max: the watchdog is not set
+  bool expired_ = false;
   boost::beast::flat_buffer buffer_;
   std::optional<client::Answer> answer_;
   std::uint64_t question_ = 0;  // an answer to an earlier one is not taken

@@ -1,3 +1,4 @@
+#include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 
 #include <boost/asio/io_context.hpp>
@@ -82,6 +83,8 @@ Result<void> serve(boost::asio::io_context& loop, vmpool::HostDaemon& daemon,
 }
 
 Result<void> run(const Options& options) {
+  spdlog::set_default_logger(
+      std::make_shared<spdlog::logger>("host", std::make_shared<spdlog::sinks::stderr_sink_mt>()));
   if (auto ready = crypto::init(); !ready) return ready;
   const auto freezer = parse_freezer(options.freezer);
   if (!freezer) return Error{freezer.error()};

@@ -68,12 +68,10 @@ class KeyMaker {
         authority_(crypto::SecretKey::generate()) {}
 
   Result<void> make_authority() {
-    return save(dir_ + "/ca",
-                {.subject = authority_name_,
-                 .issuer = authority_name_,
-                 .key = authority_.public_key(),
-                 .authority = true},
-                authority_);
+    return save(
+        dir_ + "/ca",
+        {.subject = authority_name_, .issuer = authority_name_, .key = authority_.public_key(), .authority = true},
+        authority_);
   }
 
   Result<crypto::PublicKey> make_party(const std::string& party) {
@@ -86,8 +84,7 @@ class KeyMaker {
   }
 
  private:
-  Result<void> save(const std::string& stem, const crypto::CertificateRequest& request,
-                    const crypto::SecretKey& key) {
+  Result<void> save(const std::string& stem, const crypto::CertificateRequest& request, const crypto::SecretKey& key) {
     if (auto saved = crypto::save_secret_key(stem + ".key", key); !saved) return saved;
     const auto certificate = crypto::make_certificate(request, authority_);
     if (!certificate) return Error{certificate.error()};
@@ -125,8 +122,8 @@ Result<void> check_options(const LocalClusterOptions& options) {
   if (!in_range(options.g))
     return Error{fmt::format("g = {} is out of range (1 to {})", options.g, crypto::kFaultsMax)};
   if (options.clients > crypto::kClientsMax - kFixedClients) {
-    return Error{fmt::format("{} clients are too many (at most {})", options.clients,
-                             crypto::kClientsMax - kFixedClients)};
+    return Error{
+        fmt::format("{} clients are too many (at most {})", options.clients, crypto::kClientsMax - kFixedClients)};
   }
   if (!options.initial_state.empty() && !fs::is_directory(options.initial_state)) {
     return Error{fmt::format("{}: initial state is not a directory", options.initial_state)};
@@ -136,8 +133,7 @@ Result<void> check_options(const LocalClusterOptions& options) {
 
 Result<void> make_directories(const std::string& dir) {
   std::error_code error;
-  if (fs::exists(dir, error) && !fs::is_directory(dir, error))
-    return Error{fmt::format("{}: is not a directory", dir)};
+  if (fs::exists(dir, error) && !fs::is_directory(dir, error)) return Error{fmt::format("{}: is not a directory", dir)};
   if (holds_cluster(dir)) return Error{fmt::format("{}: already holds a cluster", dir)};
   if (fs::exists(dir, error) && !fs::is_empty(dir, error)) {
     return Error{fmt::format("{}: is not empty and holds no cluster; choose a new directory", dir)};
@@ -164,8 +160,7 @@ Result<void> choose_addresses(const LocalClusterOptions& options, crypto::Cluste
     if (options.base_port + count > std::numeric_limits<std::uint16_t>::max()) {
       return Error{fmt::format("base port {} leaves no room for {} nodes", options.base_port, count)};
     }
-    for (std::size_t i = 0; i <= count; ++i)
-      ports.push_back(static_cast<std::uint16_t>(options.base_port + i));
+    for (std::size_t i = 0; i <= count; ++i) ports.push_back(static_cast<std::uint16_t>(options.base_port + i));
   }
   for (std::size_t i = 0; i < count; ++i) cluster.nodes[i].address = {"127.0.0.1", ports[i]};
   if (options.adapter == "http" && options.gateway) {
@@ -254,8 +249,7 @@ Result<crypto::ClusterFile> make_local_cluster(const LocalClusterOptions& option
   if (auto good = check_options(options); !good) return Error{good.error()};
   if (auto good = check_socket_room(options.dir); !good) return Error{good.error()};
   std::error_code error;
-  if (fs::exists(options.dir, error) &&
-      (!fs::is_directory(options.dir, error) || !fs::is_empty(options.dir, error))) {
+  if (fs::exists(options.dir, error) && (!fs::is_directory(options.dir, error) || !fs::is_empty(options.dir, error))) {
     return Error{make_directories(options.dir).error()};
   }
   Undo undo(options.dir);

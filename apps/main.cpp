@@ -28,41 +28,18 @@ int fail(const std::string& command, const std::string& text) {
   return 2;
 }
 
-void add_commands([[maybe_unused]] CLI::App& app, [[maybe_unused]] int& exit_code,
-                  [[maybe_unused]] const std::vector<std::string>& words) {
-#ifdef ZZ_HAVE_init
+void add_commands(CLI::App& app, int& exit_code, const std::vector<std::string>& words) {
   add_init(app, exit_code, words);
-#endif
-#ifdef ZZ_HAVE_up
   add_up(app, exit_code, words);
-#endif
-#ifdef ZZ_HAVE_agreement
   add_agreement(app, exit_code);
-#endif
-#ifdef ZZ_HAVE_execution
   add_execution(app, exit_code);
-#endif
-#ifdef ZZ_HAVE_host
   add_host(app, exit_code);
-#endif
-#ifdef ZZ_HAVE_gateway
   add_gateway(app, exit_code);
-#endif
-#ifdef ZZ_HAVE_status
   add_status(app, exit_code);
-#endif
-#ifdef ZZ_HAVE_call
   add_call(app, exit_code);
-#endif
-#ifdef ZZ_HAVE_bench
   add_bench(app, exit_code);
-#endif
-#ifdef ZZ_HAVE_fault
   add_fault(app, exit_code);
-#endif
-#ifdef ZZ_HAVE_demo
   add_demo(app, exit_code);
-#endif
 }
 
 std::string command_names(const CLI::App& app) {

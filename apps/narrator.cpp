@@ -36,8 +36,6 @@ std::vector<std::string> Narrator::look(const std::vector<nlohmann::json>& answe
     if (now.answered <= cluster_.f) continue;  // nothing that a correct node stands behind
     tell_service(service, now, lines);
   }
-  if (first_) lines.clear();
-  first_ = false;
   return lines;
 }
 

@@ -18,7 +18,8 @@ class Narrator {
  public:
   // `cluster` must outlive it.
   explicit Narrator(const crypto::ClusterFile& cluster) : cluster_(cluster) {}
-  // What is new since the last call, a line each. `answers` as StatusClient gives them. The first call says nothing.
+  // What is new since the last call, a line each. `answers` as StatusClient gives them. The first call only remembers,
+  // but names nodes that are silent.
   std::vector<std::string> look(const std::vector<nlohmann::json>& answers);
 
  private:
@@ -26,7 +27,6 @@ class Narrator {
   void tell_service(const crypto::ServiceEntry& service, const ClusterStatus& now, std::vector<std::string>& lines);
 
   const crypto::ClusterFile& cluster_;
-  bool first_ = true;
   std::set<std::uint32_t> silent_;  // nodes that did not answer last time
   std::map<ServiceId, ClusterStatus> before_;
 };

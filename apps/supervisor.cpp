@@ -138,7 +138,7 @@ struct LocalRun::State {
     for (Child& child : children) {
       if (child.reported || child.process.running()) continue;
       child.reported = true;
-      const std::string words = child.process.last_words();
+      const std::string words = child.process.was_killed() ? "" : child.process.last_words();
       return fmt::format("{} {}{}", child.process.name(), child.process.how_it_ended(),
                          words.empty() ? "" : ": " + words);
     }

@@ -62,6 +62,6 @@ class LocalRun {
   std::unique_ptr<State> state_;
 };
 
-inline constexpr std::uint32_t kStopTimeoutMs = 15'000;
+inline constexpr std::uint32_t kStopTimeoutMs = 20'000;  // a host daemon takes up to 15 s to destroy its guests
 
 }  // namespace zz::apps

@@ -95,7 +95,9 @@ void WebdavModel::erase_below(const std::string& path) {
 bool WebdavModel::covers(const DavRequest& request) const {
   if (!request.path.starts_with('/') || request.path.find("//") != std::string::npos) return false;
   if (request.method == DavMethod::kPut && below_file(request.path)) return false;
-  if (request.method == DavMethod::kPropfind) return request.depth == 0 || request.depth == 1;
+  if (request.method == DavMethod::kPropfind) {
+    return (request.depth == 0 || request.depth == 1) && !(names_collection(request.path) && is_file(request.path));
+  }
   if (request.method == DavMethod::kDelete) return !trimmed(request.path).empty();  // never the root
   if (request.method != DavMethod::kCopy && request.method != DavMethod::kMove) return true;
   const std::string_view from = request.path;
@@ -177,7 +179,7 @@ DavExpectation WebdavModel::make_collection(const DavRequest& request) {
 
 DavExpectation WebdavModel::list(const DavRequest& request) const {
   const Node* node = find(request.path);
-  if (node == nullptr || (!node->collection && names_collection(request.path))) return error_page(404);
+  if (node == nullptr) return error_page(404);
   DavExpectation expected{.status = 207, .body = Body::kListing};
   expected.listing.insert({.href = request.path, .collection = node->collection, .length = node->content.size()});
   if (!node->collection || request.depth == 0) return expected;
@@ -193,9 +195,9 @@ DavExpectation WebdavModel::list(const DavRequest& request) const {
 }
 
 DavExpectation WebdavModel::transfer(const DavRequest& request) {
+  if (!request.overwrite && find(request.destination) != nullptr) return error_page(412);
   const Node* source = find(request.path);
   if (source == nullptr) return error_page(404);
-  if (!request.overwrite && find(request.destination) != nullptr) return error_page(412);
   const std::string from(trimmed(request.path));
   const std::string to(trimmed(request.destination));
   const bool collection = source->collection;
@@ -264,8 +266,11 @@ Result<DavListing> parse_multistatus(std::string_view xml) {
     if (local_name(response) != "response") continue;
     Result<DavEntry> entry = parse_response(response);
     if (!entry) return Error{entry.error()};
-    const std::string href = entry->href;
-    if (!listing.insert(std::move(entry).value()).second) return Error{"multistatus: " + href + " is listed twice"};
+    const auto next = listing.lower_bound({.href = entry->href});
+    if (next != listing.end() && next->href == entry->href) {
+      return Error{"multistatus: " + entry->href + " is listed twice"};
+    }
+    listing.insert(std::move(entry).value());
   }
   return listing;
 }

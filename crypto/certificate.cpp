@@ -25,9 +25,7 @@ struct FreeBignum {
   void operator()(BIGNUM* number) const { BN_free(number); }
 };
 
-Error openssl_error(std::string_view what) {
-  return Error{fmt::format("{}: {}", what, take_openssl_error())};
-}
+Error openssl_error(std::string_view what) { return Error{fmt::format("{}: {}", what, take_openssl_error())}; }
 
 bool set_name(X509_NAME* name, const std::string& common_name) {
   return X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_UTF8,
@@ -77,16 +75,16 @@ PrivateKeyPtr to_openssl(const SecretKey& key) {
 
 Result<CertificatePtr> make_certificate(const CertificateRequest& request, const SecretKey& issuer) {
   ERR_clear_error();
-  const PrivateKeyPtr subject_key(EVP_PKEY_new_raw_public_key(
-      EVP_PKEY_ED25519, nullptr, request.key.bytes.data(), request.key.bytes.size()));
+  const PrivateKeyPtr subject_key(
+      EVP_PKEY_new_raw_public_key(EVP_PKEY_ED25519, nullptr, request.key.bytes.data(), request.key.bytes.size()));
   const PrivateKeyPtr issuer_key = to_openssl(issuer);
   CertificatePtr certificate(X509_new());
   if (!subject_key || !issuer_key || !certificate) return openssl_error("cannot make a certificate");
   X509* const x = certificate.get();
   const bool filled = X509_set_version(x, kVersion3) == 1 && set_random_serial(x) && set_dates(x) &&
                       set_name(X509_get_subject_name(x), request.subject) &&
-                      set_name(X509_get_issuer_name(x), request.issuer) &&
-                      X509_set_pubkey(x, subject_key.get()) == 1 && set_authority(x, request.authority);
+                      set_name(X509_get_issuer_name(x), request.issuer) && X509_set_pubkey(x, subject_key.get()) == 1 &&
+                      set_authority(x, request.authority);
   if (!filled) return openssl_error("cannot fill in a certificate");
   if (X509_sign(x, issuer_key.get(), nullptr) == 0) return openssl_error("cannot sign a certificate");
   return certificate;
@@ -95,8 +93,7 @@ Result<CertificatePtr> make_certificate(const CertificateRequest& request, const
 Result<std::string> to_pem(const x509_st& certificate) {
   ERR_clear_error();
   const std::unique_ptr<BIO, FreeBio> out(BIO_new(BIO_s_mem()));
-  if (!out || PEM_write_bio_X509(out.get(), &certificate) != 1)
-    return openssl_error("cannot write a certificate");
+  if (!out || PEM_write_bio_X509(out.get(), &certificate) != 1) return openssl_error("cannot write a certificate");
   char* data = nullptr;
   const long size = BIO_get_mem_data(out.get(), &data);
   return std::string(data, static_cast<std::size_t>(size));

@@ -26,8 +26,7 @@ struct Problem {
   std::optional<std::string> text;
 
   void set(std::uint32_t line, std::string_view what) {
-    if (!text)
-      text = line == 0 ? fmt::format("{}: {}", path, what) : fmt::format("{}:{}: {}", path, line, what);
+    if (!text) text = line == 0 ? fmt::format("{}: {}", path, what) : fmt::format("{}:{}: {}", path, line, what);
   }
 };
 
@@ -41,8 +40,7 @@ class Reader {
   [[nodiscard]] const toml::node* take(std::string_view key, bool required) {
     taken_.insert(std::string(key));
     const toml::node* node = table_.get(key);
-    if (node == nullptr && required)
-      problem_.set(line_of(table_), fmt::format("{} lacks \"{}\"", name_, key));
+    if (node == nullptr && required) problem_.set(line_of(table_), fmt::format("{} lacks \"{}\"", name_, key));
     return node;
   }
 
@@ -53,10 +51,9 @@ class Reader {
     const toml::value<std::int64_t>* value = node->as_integer();
     if (value == nullptr) return wrong_type(key, *node, "a whole number");
     const std::int64_t got = value->get();
-    if (got < 0 || static_cast<std::uint64_t>(got) < range.min ||
-        static_cast<std::uint64_t>(got) > range.max) {
-      return problem_.set(line_of(*node), fmt::format("{} {} = {} is out of range ({} to {})", name_, key,
-                                                      got, range.min, range.max));
+    if (got < 0 || static_cast<std::uint64_t>(got) < range.min || static_cast<std::uint64_t>(got) > range.max) {
+      return problem_.set(line_of(*node),
+                          fmt::format("{} {} = {} is out of range ({} to {})", name_, key, got, range.min, range.max));
     }
     out = static_cast<T>(got);
   }
@@ -96,8 +93,7 @@ class Reader {
     string(key, text, true);
     const toml::node* node = table_.get(key);
     if (node != nullptr && !from_hex(text, out)) {
-      problem_.set(line_of(*node),
-                   fmt::format("{} {} must be {} hexadecimal digits", name_, key, 2 * out.size()));
+      problem_.set(line_of(*node), fmt::format("{} {} must be {} hexadecimal digits", name_, key, 2 * out.size()));
     }
   }
 
@@ -201,8 +197,7 @@ ClientEntry read_client(const toml::table& table, Problem& problem) {
   return client;
 }
 
-ServiceEntry read_service(const toml::table& table, std::vector<std::uint32_t>& slot_lines,
-                          Problem& problem) {
+ServiceEntry read_service(const toml::table& table, std::vector<std::uint32_t>& slot_lines, Problem& problem) {
   ServiceEntry service{};
   Reader reader(table, "[[service]]", problem);
   reader.id("id", service.id);
@@ -225,8 +220,9 @@ ServiceEntry read_service(const toml::table& table, std::vector<std::uint32_t>& 
     Reader http_reader(*http, "[service.http]", problem);
     http_reader.strings("reply_headers", service.http.reply_headers);
     http_reader.strings("drop_body_patterns", service.http.drop_body_patterns);
-    each_http_number(service.http, [&](std::string_view key, auto& member, NumberRange range,
-                                       std::string_view) { http_reader.number(key, member, range, false); });
+    each_http_number(service.http, [&](std::string_view key, auto& member, NumberRange range, std::string_view) {
+      http_reader.number(key, member, range, false);
+    });
     http_reader.finish();
   }
   reader.finish();
@@ -234,8 +230,7 @@ ServiceEntry read_service(const toml::table& table, std::vector<std::uint32_t>& 
 }
 
 template <class Settings, class Each>
-std::uint32_t read_settings(const toml::table* table, std::string name, Settings& out, Problem& problem,
-                            Each&& each) {
+std::uint32_t read_settings(const toml::table* table, std::string name, Settings& out, Problem& problem, Each&& each) {
   if (table == nullptr) return 0;
   Reader reader(*table, std::move(name), problem);
   each(out, [&](std::string_view key, auto& member, NumberRange range, std::string_view) {
@@ -297,8 +292,7 @@ std::optional<Address> parse_address(std::string_view text) {
 
 std::string to_string(const Address& address) {
   const bool bare = address.host.find(':') == std::string::npos;
-  return bare ? fmt::format("{}:{}", address.host, address.port)
-              : fmt::format("[{}]:{}", address.host, address.port);
+  return bare ? fmt::format("{}:{}", address.host, address.port) : fmt::format("[{}]:{}", address.host, address.port);
 }
 
 Result<ClusterFile> parse_cluster(const std::string& text, const std::string& path_for_errors) {
@@ -312,8 +306,7 @@ Result<ClusterFile> parse_cluster(const std::string& text, const std::string& pa
     problem.set(static_cast<std::uint32_t>(error.source().begin.line), error.description());
   }
   if (problem.text) return Error{std::move(*problem.text)};
-  if (Result<void> checked = check_cluster(cluster, path_for_errors, lines); !checked)
-    return Error{checked.error()};
+  if (Result<void> checked = check_cluster(cluster, path_for_errors, lines); !checked) return Error{checked.error()};
   return cluster;
 }
 

@@ -58,7 +58,7 @@ struct SlotEntry {
 
 // How the HTTP adapter makes replies comparable. Header names are compared without case.
 struct HttpOptions {
-  std::vector<std::string> reply_headers;  // kept besides the built-in list (execution/http_canonical.hpp)
+  std::vector<std::string> reply_headers;       // kept besides the built-in list (execution/http_canonical.hpp)
   std::vector<std::string> drop_body_patterns;  // ECMAScript regular expressions removed from textual bodies
   std::uint32_t request_timeout_ms = 10'000;
   std::uint32_t start_timeout_ms = 10'000;  // until $PORT accepts
@@ -69,12 +69,11 @@ struct ServiceEntry {
   ServiceId id;
   std::string name;
   std::uint32_t g = 1;
-  std::string adapter;  // "kv" (in-process sample) or "http"
-  std::vector<std::string>
-      command;                   // http: argv; $PORT and $STATE are replaced in every argument and exported
-  std::string initial_state;     // http: directory copied into every fresh slot; empty = start empty
-  Address gateway;               // where `zz gateway` listens for this service (http only; port 0 = none)
-  std::vector<SlotEntry> slots;  // 2g+1
+  std::string adapter;               // "kv" (in-process sample) or "http"
+  std::vector<std::string> command;  // http: argv; $PORT and $STATE are replaced in every argument and exported
+  std::string initial_state;         // http: directory copied into every fresh slot; empty = start empty
+  Address gateway;                   // where `zz gateway` listens for this service (http only; port 0 = none)
+  std::vector<SlotEntry> slots;      // 2g+1
   HttpOptions http;
   bool operator==(const ServiceEntry&) const = default;
 };
@@ -88,7 +87,7 @@ struct Limits {
   std::uint32_t client_sessions_max = 16;          // live sessions per client identity on a node
   std::uint32_t sessions_max = 1024;               // executor session table; the oldest is evicted
   std::uint64_t send_queue_bytes_max = 64u << 20;  // per peer
-  std::uint64_t history_bytes_max = 1u << 30;  // ordered batches kept for replay; full = requests get BUSY
+  std::uint64_t history_bytes_max = 1u << 30;      // ordered batches kept for replay; full = requests get BUSY
   std::uint32_t gateway_connections_max = 1024;
   std::uint32_t gateway_header_bytes_max = 32u << 10;
   std::uint32_t gateway_body_bytes_max = 1u << 20;
@@ -116,8 +115,8 @@ struct ClusterFile {
   ClusterId id;
   std::string name;
   std::uint32_t f = 1;
-  bool local = false;         // one machine: hosts are only processes, placement across hosts means nothing
-  bool allow_faults = false;  // `zz fault` works
+  bool local = false;                  // one machine: hosts are only processes, placement across hosts means nothing
+  bool allow_faults = false;           // `zz fault` works
   std::vector<NodeEntry> nodes;        // 3f+1, id = position
   std::vector<HostEntry> hosts;        // id = position
   std::vector<ClientEntry> clients;    // id = position

@@ -24,8 +24,7 @@ constexpr std::uint64_t kBytesPerRequest = 256;
 constexpr std::uint64_t kBytesPerFrame = 16u << 10;
 
 bool is_name_char(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_' ||
-         c == '.';
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_' || c == '.';
 }
 
 bool is_name(const std::string& text) {
@@ -94,8 +93,8 @@ class Checker {
 
   void check_nodes() {
     if (cluster_.nodes.size() != cluster_.n()) {
-      fail(lines_.cluster, "f = {} needs {} [[node]] entries (3f+1), the file has {}", cluster_.f,
-           cluster_.n(), cluster_.nodes.size());
+      fail(lines_.cluster, "f = {} needs {} [[node]] entries (3f+1), the file has {}", cluster_.f, cluster_.n(),
+           cluster_.nodes.size());
     }
     std::map<HostId, std::size_t> taken;
     for (std::size_t i = 0; i < cluster_.nodes.size(); ++i) {
@@ -107,8 +106,7 @@ class Checker {
       }
       const auto [it, fresh] = taken.emplace(node.host, i);
       if (!fresh)
-        fail(line, "nodes {} and {} are on one host ({}); each node needs its own", it->second, i,
-             node.host.value);
+        fail(line, "nodes {} and {} are on one host ({}); each node needs its own", it->second, i, node.host.value);
       if (node.address.port == 0) fail(line, "node {}: address needs a port", i);
       key(line, fmt::format("node {}", i), node.key);
       address(line, fmt::format("node {}", i), node.address);
@@ -127,14 +125,12 @@ class Checker {
   }
 
   void check_clients() {
-    if (cluster_.clients.size() > kClientsMax)
-      fail(lines_.cluster, "more than {} [[client]] entries", kClientsMax);
+    if (cluster_.clients.size() > kClientsMax) fail(lines_.cluster, "more than {} [[client]] entries", kClientsMax);
     std::map<std::string, std::size_t> names;
     for (std::size_t i = 0; i < cluster_.clients.size(); ++i) {
       const ClientEntry& client = cluster_.clients[i];
       const std::uint32_t line = at(lines_.clients, i);
-      if (client.id.value != i)
-        fail(line, "[[client]] id = {} is out of order, expected {}", client.id.value, i);
+      if (client.id.value != i) fail(line, "[[client]] id = {} is out of order, expected {}", client.id.value, i);
       if (!is_name(client.name))
         fail(line, "client {}: name = \"{}\" must be {}", i, printable(client.name), kNameRule);
       const auto [it, fresh] = names.emplace(client.name, i);
@@ -145,14 +141,12 @@ class Checker {
 
   void check_services() {
     if (cluster_.services.empty()) fail(lines_.cluster, "no [[service]] entry");
-    if (cluster_.services.size() > kServicesMax)
-      fail(lines_.cluster, "more than {} [[service]] entries", kServicesMax);
+    if (cluster_.services.size() > kServicesMax) fail(lines_.cluster, "more than {} [[service]] entries", kServicesMax);
     std::map<std::string, std::size_t> names;
     for (std::size_t i = 0; i < cluster_.services.size() && !problem_; ++i) {
       const ServiceEntry& service = cluster_.services[i];
       const std::uint32_t line = at(lines_.services, i);
-      if (service.id.value != i)
-        fail(line, "[[service]] id = {} is out of order, expected {}", service.id.value, i);
+      if (service.id.value != i) fail(line, "[[service]] id = {} is out of order, expected {}", service.id.value, i);
       if (!is_name(service.name))
         fail(line, "service {}: name = \"{}\" must be {}", i, printable(service.name), kNameRule);
       const auto [it, fresh] = names.emplace(service.name, i);
@@ -173,16 +167,15 @@ class Checker {
     }
     const std::size_t wanted = 2 * std::size_t{service.g} + 1;
     if (service.slots.size() != wanted) {
-      fail(line, "service \"{}\": g = {} needs {} slots (2g+1), the file has {}", service.name, service.g,
-           wanted, service.slots.size());
+      fail(line, "service \"{}\": g = {} needs {} slots (2g+1), the file has {}", service.name, service.g, wanted,
+           service.slots.size());
     }
     std::map<HostId, std::size_t> taken;
     for (std::size_t i = 0; i < service.slots.size(); ++i) {
       const SlotEntry& slot = service.slots[i];
       const std::uint32_t slot_line = index < lines_.slots.size() ? at(lines_.slots[index], i) : 0;
       if (slot.id.value != i) {
-        fail(slot_line, "service \"{}\": slot id = {} is out of order, expected {}", service.name,
-             slot.id.value, i);
+        fail(slot_line, "service \"{}\": slot id = {} is out of order, expected {}", service.name, slot.id.value, i);
       }
       if (slot.host.value >= cluster_.hosts.size()) {
         fail(slot_line, "service \"{}\": slot {} is on host {}, which has no [[host]] entry", service.name, i,
@@ -190,20 +183,18 @@ class Checker {
       }
       const auto [it, fresh] = taken.emplace(slot.host, i);
       if (!fresh) {
-        fail(slot_line, "service \"{}\": slots {} and {} are on one host ({}); each slot needs its own",
-             service.name, it->second, i, slot.host.value);
+        fail(slot_line, "service \"{}\": slots {} and {} are on one host ({}); each slot needs its own", service.name,
+             it->second, i, slot.host.value);
       }
     }
   }
 
   void check_adapter(std::uint32_t line, const ServiceEntry& service) {
     if (service.adapter != "kv" && service.adapter != "http") {
-      fail(line, "service \"{}\": adapter = \"{}\" is not known (kv, http)", service.name,
-           printable(service.adapter));
+      fail(line, "service \"{}\": adapter = \"{}\" is not known (kv, http)", service.name, printable(service.adapter));
     }
     if (service.adapter == "kv") {
-      if (!service.command.empty())
-        fail(line, "service \"{}\": the kv adapter takes no command", service.name);
+      if (!service.command.empty()) fail(line, "service \"{}\": the kv adapter takes no command", service.name);
       if (!service.initial_state.empty())
         fail(line, "service \"{}\": the kv adapter takes no initial_state", service.name);
       if (service.gateway.port != 0)
@@ -218,12 +209,11 @@ class Checker {
     std::size_t bytes = 0;
     for (const std::string& word : service.command) {
       bytes += word.size() + 1;
-      if (word.find('\0') != std::string::npos)
-        fail(line, "service \"{}\": command holds a zero byte", service.name);
+      if (word.find('\0') != std::string::npos) fail(line, "service \"{}\": command holds a zero byte", service.name);
     }
     if (bytes > kCommandBytesMax || service.command.size() > kCommandWordsMax) {
-      fail(line, "service \"{}\": command is longer than {} bytes or {} words", service.name,
-           kCommandBytesMax, kCommandWordsMax);
+      fail(line, "service \"{}\": command is longer than {} bytes or {} words", service.name, kCommandBytesMax,
+           kCommandWordsMax);
     }
     if (service.initial_state.find('\0') != std::string::npos) {
       fail(line, "service \"{}\": initial_state holds a zero byte", service.name);
@@ -232,21 +222,17 @@ class Checker {
   }
 
   void check_http(std::uint32_t line, const ServiceEntry& service) {
-    if (service.http.reply_headers.size() > kPatternsMax ||
-        service.http.drop_body_patterns.size() > kPatternsMax) {
-      fail(line, "service \"{}\": [service.http] lists are limited to {} entries", service.name,
-           kPatternsMax);
+    if (service.http.reply_headers.size() > kPatternsMax || service.http.drop_body_patterns.size() > kPatternsMax) {
+      fail(line, "service \"{}\": [service.http] lists are limited to {} entries", service.name, kPatternsMax);
     }
     for (const std::string& header : service.http.reply_headers) {
       if (!is_header_name(header)) {
-        fail(line, "service \"{}\": reply_headers: \"{}\" is not a header name", service.name,
-             printable(header));
+        fail(line, "service \"{}\": reply_headers: \"{}\" is not a header name", service.name, printable(header));
       }
     }
     for (const std::string& pattern : service.http.drop_body_patterns) {
       if (pattern.size() > kPatternBytesMax) {
-        fail(line, "service \"{}\": drop_body_patterns: longer than {} bytes", service.name,
-             kPatternBytesMax);
+        fail(line, "service \"{}\": drop_body_patterns: longer than {} bytes", service.name, kPatternBytesMax);
         continue;
       }
       try {
@@ -278,8 +264,8 @@ class Checker {
     const Limits& l = cluster_.limits;
     const std::uint64_t frame = l.frame_bytes_max;
     if (l.op_bytes_max + kBytesPerRequest + kBytesPerFrame > frame) {
-      fail(lines_.limits, "[limits] op_bytes_max = {} does not fit a frame of frame_bytes_max = {}",
-           l.op_bytes_max, l.frame_bytes_max);
+      fail(lines_.limits, "[limits] op_bytes_max = {} does not fit a frame of frame_bytes_max = {}", l.op_bytes_max,
+           l.frame_bytes_max);
     }
     if (l.batch_bytes_max + kBytesPerRequest * l.batch_requests_max + kBytesPerFrame > frame) {
       fail(lines_.limits,
@@ -292,25 +278,23 @@ class Checker {
       fail(lines_.limits, "[limits] send_queue_bytes_max = {} is less than frame_bytes_max = {}",
            l.send_queue_bytes_max, l.frame_bytes_max);
     }
-    if (std::uint64_t{l.gateway_body_bytes_max} + l.gateway_header_bytes_max + kBytesPerFrame >
-        l.op_bytes_max) {
-      fail(
-          lines_.limits,
-          "[limits] gateway_body_bytes_max = {} with gateway_header_bytes_max = {} does not fit a request of "
-          "op_bytes_max = {}",
-          l.gateway_body_bytes_max, l.gateway_header_bytes_max, l.op_bytes_max);
+    if (std::uint64_t{l.gateway_body_bytes_max} + l.gateway_header_bytes_max + kBytesPerFrame > l.op_bytes_max) {
+      fail(lines_.limits,
+           "[limits] gateway_body_bytes_max = {} with gateway_header_bytes_max = {} does not fit a request of "
+           "op_bytes_max = {}",
+           l.gateway_body_bytes_max, l.gateway_header_bytes_max, l.op_bytes_max);
     }
     if (l.history_bytes_max < frame) {
-      fail(lines_.limits, "[limits] history_bytes_max = {} is less than frame_bytes_max = {}",
-           l.history_bytes_max, l.frame_bytes_max);
+      fail(lines_.limits, "[limits] history_bytes_max = {} is less than frame_bytes_max = {}", l.history_bytes_max,
+           l.frame_bytes_max);
     }
   }
 
   void check_timing() {
     const Timing& t = cluster_.timing;
     if (t.overdue_floor_ms > t.overdue_ceiling_ms) {
-      fail(lines_.timing, "[timing] overdue_floor_ms = {} is more than overdue_ceiling_ms = {}",
-           t.overdue_floor_ms, t.overdue_ceiling_ms);
+      fail(lines_.timing, "[timing] overdue_floor_ms = {} is more than overdue_ceiling_ms = {}", t.overdue_floor_ms,
+           t.overdue_ceiling_ms);
     }
   }
 

@@ -24,8 +24,7 @@ inline constexpr std::uint64_t kDayMs = 24u * 3'600'000u;
 // be const.
 template <class L, class Visit>
 void each_limit(L& limits, Visit&& visit) {
-  visit("frame_bytes_max", limits.frame_bytes_max, NumberRange{64 * kKi, 256 * kMi},
-        "one frame on a channel");
+  visit("frame_bytes_max", limits.frame_bytes_max, NumberRange{64 * kKi, 256 * kMi}, "one frame on a channel");
   visit("op_bytes_max", limits.op_bytes_max, NumberRange{1 * kKi, 128 * kMi}, "one request or one reply");
   visit("batch_requests_max", limits.batch_requests_max, NumberRange{1, 65'535}, "requests ordered together");
   visit("batch_bytes_max", limits.batch_bytes_max, NumberRange{1 * kKi, 128 * kMi},
@@ -39,12 +38,10 @@ void each_limit(L& limits, Visit&& visit) {
         "waiting to be sent to one peer");
   visit("history_bytes_max", limits.history_bytes_max, NumberRange{64 * kKi, 1024 * kGi},
         "ordered batches kept for replay; when full, requests are answered BUSY");
-  visit("gateway_connections_max", limits.gateway_connections_max, NumberRange{1, 65'535},
-        "HTTP connections");
+  visit("gateway_connections_max", limits.gateway_connections_max, NumberRange{1, 65'535}, "HTTP connections");
   visit("gateway_header_bytes_max", limits.gateway_header_bytes_max, NumberRange{1 * kKi, 1 * kMi},
         "header of one HTTP request");
-  visit("gateway_body_bytes_max", limits.gateway_body_bytes_max, NumberRange{0, 128 * kMi},
-        "body of one HTTP request");
+  visit("gateway_body_bytes_max", limits.gateway_body_bytes_max, NumberRange{0, 128 * kMi}, "body of one HTTP request");
   visit("gateway_idle_ms", limits.gateway_idle_ms, NumberRange{100, kDayMs},
         "an HTTP connection that says nothing for so long is closed");
 }
@@ -58,28 +55,22 @@ void each_timing(T& timing, Visit&& visit) {
         "a node that lacks the bodies of a proposal gives up after this");
   visit("overdue_floor_ms", timing.overdue_floor_ms, NumberRange{1, kDayMs},
         "a vote is overdue not earlier than this after the first vote ...");
-  visit("overdue_ceiling_ms", timing.overdue_ceiling_ms, NumberRange{1, kDayMs},
-        "... and not later than this ...");
-  visit("overdue_factor", timing.overdue_factor, NumberRange{1, 1'000},
-        "... at so many times the usual spread");
+  visit("overdue_ceiling_ms", timing.overdue_ceiling_ms, NumberRange{1, kDayMs}, "... and not later than this ...");
+  visit("overdue_factor", timing.overdue_factor, NumberRange{1, 1'000}, "... at so many times the usual spread");
   visit("execution_timeout_ms", timing.execution_timeout_ms, NumberRange{10, kDayMs}, "no vote at all");
   visit("gone_ms", timing.gone_ms, NumberRange{1, kDayMs}, "channel to an active slot lost and not back");
-  visit("late_ms", timing.late_ms, NumberRange{1, kDayMs},
-        "no vote of a slot so long after the batch was settled");
+  visit("late_ms", timing.late_ms, NumberRange{1, kDayMs}, "no vote of a slot so long after the batch was settled");
   visit("wake_budget_ms", timing.wake_budget_ms, NumberRange{10, kDayMs},
         "a woken slot must be connected by then, else it is asked again");
-  visit("retransmit_ms", timing.retransmit_ms, NumberRange{1, kDayMs},
-        "a client sends again, doubled per try");
-  visit("hedge_ms", timing.hedge_ms, NumberRange{1, kDayMs},
-        "a client asks every node when the home node is slow");
+  visit("retransmit_ms", timing.retransmit_ms, NumberRange{1, kDayMs}, "a client sends again, doubled per try");
+  visit("hedge_ms", timing.hedge_ms, NumberRange{1, kDayMs}, "a client asks every node when the home node is slow");
 }
 
 template <class H, class Visit>
 void each_http_number(H& http, Visit&& visit) {
   visit("request_timeout_ms", http.request_timeout_ms, NumberRange{10, kDayMs},
         "a request that takes longer is answered 504 by the replica");
-  visit("start_timeout_ms", http.start_timeout_ms, NumberRange{10, kDayMs},
-        "until the service accepts on $PORT");
+  visit("start_timeout_ms", http.start_timeout_ms, NumberRange{10, kDayMs}, "until the service accepts on $PORT");
 }
 
 }  // namespace zz::crypto

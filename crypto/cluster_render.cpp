@@ -77,8 +77,7 @@ void write_head(Writer& out, const ClusterFile& cluster) {
 
 void write_parties(Writer& out, const ClusterFile& cluster) {
   out.blank();
-  out.line(
-      "# Agreement nodes. They order requests and compare the replicas' answers. Each on a host of its own.");
+  out.line("# Agreement nodes. They order requests and compare the replicas' answers. Each on a host of its own.");
   for (const NodeEntry& node : cluster.nodes) {
     out.blank();
     out.line("[[node]]");
@@ -116,8 +115,7 @@ void write_service(Writer& out, const ServiceEntry& service) {
   out.line("id = {}", service.id.value);
   out.line("name = {}", quoted(service.name));
   out.line("g = {}    # slots that may be faulty", service.g);
-  out.line("adapter = {}    # \"http\": any web service; \"kv\": the built-in sample",
-           quoted(service.adapter));
+  out.line("adapter = {}    # \"http\": any web service; \"kv\": the built-in sample", quoted(service.adapter));
   if (service.adapter == "http") {
     out.line("# $PORT and $STATE are replaced in every word, and exported.");
     out.line("command = {}", quoted(service.command));

@@ -14,8 +14,7 @@
 namespace zz::crypto {
 namespace {
 
-static_assert(crypto_sign_SECRETKEYBYTES == 64 && crypto_sign_PUBLICKEYBYTES == 32 &&
-              crypto_sign_BYTES == 64);
+static_assert(crypto_sign_SECRETKEYBYTES == 64 && crypto_sign_PUBLICKEYBYTES == 32 && crypto_sign_BYTES == 64);
 
 constexpr std::size_t kKeyFileBytes = 65;  // 64 digits and a newline
 
@@ -89,8 +88,7 @@ Signature SecretKey::sign(ByteView message) const {
 }
 
 bool verify(const PublicKey& key, ByteView message, const Signature& signature) {
-  return crypto_sign_verify_detached(signature.bytes.data(), message.data(), message.size(),
-                                     key.bytes.data()) == 0;
+  return crypto_sign_verify_detached(signature.bytes.data(), message.data(), message.size(), key.bytes.data()) == 0;
 }
 
 SignedFields::SignedFields(const ClusterId& cluster, std::string_view kind) {
@@ -142,8 +140,8 @@ Result<SecretKey> load_secret_key(const std::string& path) {
                              info.st_mode & 07777)};
   }
   if (info.st_uid != ::geteuid()) {
-    return Error{fmt::format("{}: key file belongs to user {}, not to the user who runs this ({})", path,
-                             info.st_uid, ::geteuid())};
+    return Error{fmt::format("{}: key file belongs to user {}, not to the user who runs this ({})", path, info.st_uid,
+                             ::geteuid())};
   }
   std::array<char, kKeyFileBytes + 1> text{};
   const ssize_t got = ::read(file.fd(), text.data(), text.size());

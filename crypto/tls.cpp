@@ -17,15 +17,13 @@ namespace zz::crypto {
 namespace {
 
 constexpr std::array<unsigned char, 5> kProtocol = {4, 'z', 'z', '/', '1'};  // one length-prefixed ALPN name
-constexpr long kCertificateBytesMax = 4'096;  // a self-made certificate has some 300
+constexpr long kCertificateBytesMax = 4'096;                                 // a self-made certificate has some 300
 
 struct FreeContext {
   void operator()(SSL_CTX* context) const { SSL_CTX_free(context); }
 };
 
-void free_expected(void*, void* value, CRYPTO_EX_DATA*, int, long, void*) {
-  delete static_cast<PublicKey*>(value);
-}
+void free_expected(void*, void* value, CRYPTO_EX_DATA*, int, long, void*) { delete static_cast<PublicKey*>(value); }
 
 // Where a connection keeps the one key it accepts.
 int expected_index() {
@@ -39,8 +37,7 @@ std::optional<PublicKey> key_in(const X509* certificate) {
   if (key == nullptr || EVP_PKEY_get_id(key) != EVP_PKEY_ED25519) return std::nullopt;
   PublicKey out;
   std::size_t size = out.bytes.size();
-  if (EVP_PKEY_get_raw_public_key(key, out.bytes.data(), &size) != 1 || size != out.bytes.size())
-    return std::nullopt;
+  if (EVP_PKEY_get_raw_public_key(key, out.bytes.data(), &size) != 1 || size != out.bytes.size()) return std::nullopt;
   return out;
 }
 
@@ -54,8 +51,7 @@ bool speaks_zz(const SSL* connection) {
 int select_protocol(SSL*, const unsigned char** out, unsigned char* out_size, const unsigned char* offered,
                     unsigned int offered_size, void*) {
   unsigned char* chosen = nullptr;
-  const int found =
-      SSL_select_next_proto(&chosen, out_size, kProtocol.data(), kProtocol.size(), offered, offered_size);
+  const int found = SSL_select_next_proto(&chosen, out_size, kProtocol.data(), kProtocol.size(), offered, offered_size);
   if (found != OPENSSL_NPN_NEGOTIATED) return SSL_TLSEXT_ERR_ALERT_FATAL;
   *out = chosen;
   return SSL_TLSEXT_ERR_OK;
@@ -67,8 +63,7 @@ int select_protocol(SSL*, const unsigned char** out, unsigned char* out_size, co
 // either way.
 int check_pin(X509_STORE_CTX* store, void* argument) {
   const auto* const lookup = static_cast<const PeerLookup*>(argument);
-  auto* const connection =
-      static_cast<SSL*>(X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx()));
+  auto* const connection = static_cast<SSL*>(X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx()));
   const auto* const expected = static_cast<const PublicKey*>(SSL_get_ex_data(connection, expected_index()));
   const std::optional<PublicKey> key = key_in(X509_STORE_CTX_get0_cert(store));
   const bool pinned = key && (expected == nullptr || *key == *expected) && (*lookup)(*key).has_value();
@@ -81,8 +76,8 @@ int check_pin(X509_STORE_CTX* store, void* argument) {
 }
 
 bool set_up(SSL_CTX* context) {
-  SSL_CTX_set_options(context, SSL_OP_NO_TICKET | SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION |
-                                   SSL_OP_CIPHER_SERVER_PREFERENCE);
+  SSL_CTX_set_options(
+      context, SSL_OP_NO_TICKET | SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_CIPHER_SERVER_PREFERENCE);
   SSL_CTX_clear_options(context, SSL_OP_ENABLE_MIDDLEBOX_COMPAT);
   SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
   SSL_CTX_set_mode(context, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
@@ -93,9 +88,9 @@ bool set_up(SSL_CTX* context) {
   return SSL_CTX_set_min_proto_version(context, TLS1_3_VERSION) == 1 &&
          SSL_CTX_set_max_proto_version(context, TLS1_3_VERSION) == 1 &&
          SSL_CTX_set_ciphersuites(context, "TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256") == 1 &&
-         SSL_CTX_set1_groups_list(context, "X25519") == 1 &&
-         SSL_CTX_set1_sigalgs_list(context, "ed25519") == 1 && SSL_CTX_set_num_tickets(context, 0) == 1 &&
-         SSL_CTX_set_max_early_data(context, 0) == 1 && SSL_CTX_set_recv_max_early_data(context, 0) == 1 &&
+         SSL_CTX_set1_groups_list(context, "X25519") == 1 && SSL_CTX_set1_sigalgs_list(context, "ed25519") == 1 &&
+         SSL_CTX_set_num_tickets(context, 0) == 1 && SSL_CTX_set_max_early_data(context, 0) == 1 &&
+         SSL_CTX_set_recv_max_early_data(context, 0) == 1 &&
          SSL_CTX_set_alpn_protos(context, kProtocol.data(), kProtocol.size()) == 0;  // 0 is its success
 }
 

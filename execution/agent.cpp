@@ -37,7 +37,7 @@ using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
 constexpr std::string_view kKvSessionExpired = "error session expired";
-constexpr milliseconds kDrain{2'000};         // for the last votes of a slot whose service died
+constexpr milliseconds kDrain{2'000};          // for the last votes of a slot whose service died
 constexpr std::size_t kSlowVotesMax = 65'536;  // held back under the fault "slow"; further ones are dropped
 
 Micros monotonic_now() {
@@ -170,8 +170,8 @@ void Agent::Impl::make_adapter() {
   if (service_.adapter == "kv") {
     adapter_ = std::make_unique<InProcessAdapter>(std::make_unique<KvService>(), cluster_.limits.op_bytes_max);
   } else if (service_.adapter == "http") {
-    HttpAdapterConfig config{service_.name, service_.command, service_.initial_state,
-                             options_.work_dir, service_.http, cluster_.limits.op_bytes_max};
+    HttpAdapterConfig config{service_.name,     service_.command, service_.initial_state,
+                             options_.work_dir, service_.http,    cluster_.limits.op_bytes_max};
     adapter_ = std::make_unique<HttpAdapter>(loop_, std::move(config),
                                              [this](const std::string& why) { on_service_died(why); });
   }
@@ -199,18 +199,17 @@ void Agent::Impl::on_started(const Result<void>& result) {
 }
 
 void Agent::Impl::read_control() {
-  asio::async_read_until(
-      control_, asio::dynamic_buffer(control_buffer_, agreement::kAgentLineMax + 1), '\n',
-      [self = shared_from_this()](const boost::system::error_code& error, std::size_t length) {
-        if (self->finished_) return;
-        if (error == asio::error::not_found) return self->finish("the host sent an overlong line");
-        if (error) return self->finish("");  // the host is gone, and so is this slot
-        const std::string line = self->control_buffer_.substr(0, length - 1);
-        self->control_buffer_.erase(0, length);
-        self->on_control(line);
-        OPENSSL_cleanse(const_cast<char*>(line.data()), line.size());
-        if (!self->finished_) self->read_control();
-      });
+  asio::async_read_until(control_, asio::dynamic_buffer(control_buffer_, agreement::kAgentLineMax + 1), '\n',
+                         [self = shared_from_this()](const boost::system::error_code& error, std::size_t length) {
+                           if (self->finished_) return;
+                           if (error == asio::error::not_found) return self->finish("the host sent an overlong line");
+                           if (error) return self->finish("");  // the host is gone, and so is this slot
+                           const std::string line = self->control_buffer_.substr(0, length - 1);
+                           self->control_buffer_.erase(0, length);
+                           self->on_control(line);
+                           OPENSSL_cleanse(const_cast<char*>(line.data()), line.size());
+                           if (!self->finished_) self->read_control();
+                         });
 }
 
 void Agent::Impl::on_control(std::string_view line) {
@@ -308,13 +307,12 @@ void Agent::Impl::serve() {
   reseed(identity_->entropy);
   const crypto::SecretKey key = crypto::SecretKey::from_seed(identity_->key_seed);
   OPENSSL_cleanse(identity_->key_seed.data(), identity_->key_seed.size());
-  auto tls =
-      crypto::TlsContext::make(key, [this](const crypto::PublicKey& peer) -> std::optional<crypto::Peer> {
-        for (const crypto::NodeEntry& node : cluster_.nodes) {
-          if (node.key == peer) return crypto::Peer{crypto::Role::kNode, node.id.value, {}, {}, {}};
-        }
-        return std::nullopt;
-      });
+  auto tls = crypto::TlsContext::make(key, [this](const crypto::PublicKey& peer) -> std::optional<crypto::Peer> {
+    for (const crypto::NodeEntry& node : cluster_.nodes) {
+      if (node.key == peer) return crypto::Peer{crypto::Role::kNode, node.id.value, {}, {}, {}};
+    }
+    return std::nullopt;
+  });
   if (!tls) {
     tell_host({agreement::FromAgent::Kind::kFailed, tls.error()});
     return finish(tls.error());
@@ -347,10 +345,10 @@ void Agent::Impl::tick() {
 }
 
 void Agent::Impl::end_when_drained() {
-  const bool drained = !executor_->mid_batch() &&
-                       std::all_of(nodes_.begin(), nodes_.end(), [](const net::Channel* channel) {
-                         return channel == nullptr || channel->queued_bytes() == 0;
-                       });
+  const bool drained =
+      !executor_->mid_batch() && std::all_of(nodes_.begin(), nodes_.end(), [](const net::Channel* channel) {
+        return channel == nullptr || channel->queued_bytes() == 0;
+      });
   if (drained || Clock::now() >= die_at_) finish(dying_);
 }
 
@@ -441,14 +439,12 @@ void Agent::Impl::carry_out(ExecutorOutput output) {
     for (const ExecutorOutput::VotePtr& vote : again.votes) send(nodes_[again.to.value], encoded(*vote));
   }
   for (const ExecutorOutput::VotePtr& vote : output.votes) send_vote(encoded(*vote));
-  for (ExecutorOutput::RepliesTo& to : output.replies)
-    send(nodes_[to.to.value], encoded(std::move(to.replies)));
+  for (ExecutorOutput::RepliesTo& to : output.replies) send(nodes_[to.to.value], encoded(std::move(to.replies)));
 }
 
 void Agent::Impl::send_vote(const SharedBytes& bytes) {
   if (slow_) {
-    if (held_votes_.size() < kSlowVotesMax)
-      held_votes_.push_back({Clock::now() + milliseconds(kSlowVoteMs), bytes});
+    if (held_votes_.size() < kSlowVotesMax) held_votes_.push_back({Clock::now() + milliseconds(kSlowVoteMs), bytes});
     return;
   }
   for (net::Channel* channel : nodes_) send(channel, bytes);

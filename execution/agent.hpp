@@ -1,10 +1,11 @@
 #pragma once
 
-// Agent: the driver of one execution slot, running inside its guest (docs/protocol.md §8, §10). It starts the service, waits for
-// an identity on the control link (agreement/agent_link.hpp), then dials every agreement node and runs the Executor core.
+// Agent: the driver of one execution slot, running inside its guest (docs/protocol.md §8, §10). It starts the
+// service, waits for an identity on the control link (agreement/agent_link.hpp), then dials every agreement node and
+// runs the Executor core.
 //
-// Everything runs on the io_context's single thread; loop and cluster must outlive the agent. Until it has an identity the
-// agent holds no timer and no channel, so that a sleeping guest has nothing to do.
+// Everything runs on the io_context's single thread; loop and cluster must outlive the agent. Until it has an
+// identity the agent holds no timer and no channel, so that a sleeping guest has nothing to do.
 //
 // One place carries the core's output out, once per turn of the loop: input gathers in between.
 
@@ -35,8 +36,8 @@ struct AgentOptions {
 
 class Agent {
  public:
-  // `done` is called once, from the loop, when the agent is finished: empty text when the host closed the control link, else
-  // why it failed. Nothing of the agent runs after that.
+  // `done` is called once, from the loop, when the agent is finished: empty text when the host closed the control
+  // link, else why it failed. Nothing of the agent runs after that.
   using Done = std::function<void(const std::string& failure)>;
 
   Agent(boost::asio::io_context& loop, const crypto::ClusterFile& cluster, AgentOptions options, Done done);

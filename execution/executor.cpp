@@ -114,8 +114,7 @@ void Executor::resume_streams() {
 
 void Executor::tick(Micros now) {
   now_ = now;
-  const bool waiting =
-      !running_ && (window_.next_decided() ? !window_.runnable() : window_.heard_ahead());
+  const bool waiting = !running_ && (window_.next_decided() ? !window_.runnable() : window_.heard_ahead());
   if (!waiting) {
     waiting_since_.reset();
     return;
@@ -164,10 +163,12 @@ Refusal Executor::step(NodeId from, agreement::Batch message) {
   if (!known(from)) return Refusal::kUnknownPeer;
   if (!message.header || message.header->n.value == 0) return Refusal::kMalformed;
   if (message.header->service != config_.service) return Refusal::kUnknownService;
-  if (bearer_ != from) return Refusal::kNotAllowed;  // a late one of an earlier bearer, or nobody asked
   const Seq n = message.header->n;
+  // What an earlier bearer had under way is as good, once it is known to be right.
+  const bool asked = bearer_ == from;
+  if (!asked && !window_.decided_as(n, message.digest)) return Refusal::kNotAllowed;
   const Refusal refusal = window_.hold(from, std::move(message));
-  if (refusal == Refusal::kOutOfWindow || refusal == Refusal::kQueueFull) missed(from, n);
+  if (asked && (refusal == Refusal::kOutOfWindow || refusal == Refusal::kQueueFull)) missed(from, n);
   if (refusal == Refusal::kConflict) strike(from);
   return refusal;
 }
@@ -278,8 +279,8 @@ void Executor::finish() {
   const agreement::BatchHeader& header = *running_->batch.header;
   executed_ = header.n;
   ++stats_.batches;
-  keep_vote(std::make_shared<const agreement::Vote>(agreement::Vote{
-      slots_.epoch(), header.n, config_.slot, config_.incarnation, std::move(running_->replies)}));
+  keep_vote(std::make_shared<const agreement::Vote>(
+      agreement::Vote{slots_.epoch(), header.n, config_.slot, config_.incarnation, std::move(running_->replies)}));
   for (std::uint16_t i = 0; i < nodes_.size(); ++i) {
     if (by_home_[i].items.empty()) continue;
     out_.replies.push_back({NodeId{i}, std::move(by_home_[i])});

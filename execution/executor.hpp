@@ -1,11 +1,11 @@
 #pragma once
 
-// Executor: the core of one execution slot (docs/protocol.md §8, §10). It learns the order from f+1 agreement nodes, gets the
-// bodies from one of them, runs the requests one by one, and says what came out.
+// Executor: the core of one execution slot (docs/protocol.md §8, §10). It learns the order from f+1 agreement nodes,
+// gets the bodies from one of them, runs the requests one by one, and says what came out.
 //
-// One thread; no clock, IO or randomness. The caller authenticates senders (channels), passes monotonic time in tick(), and
-// runs the service: next_invocation() says what to run, complete() what came out, one at a time. What nodes get wrong comes
-// back as a Refusal.
+// One thread; no clock, IO or randomness. The caller authenticates senders (channels), passes monotonic time in
+// tick(), and runs the service: next_invocation() says what to run, complete() what came out, one at a time. What
+// nodes get wrong comes back as a Refusal.
 //
 // Invariants:
 //  1. Batch n runs only after n-1, and only with a digest that f+1 distinct nodes gave and bodies that match it.

@@ -63,8 +63,7 @@ class HttpAdapter::Core : public std::enable_shared_from_this<Core> {
     if (auto* refused = std::get_if<Bytes>(&admitted)) return done(SharedBytes(std::move(*refused)));
     if (!alive()) return done(SharedBytes(http_error_reply(502, kNoAnswer)));
     busy_ = true;
-    asio::co_spawn(loop_,
-                   run_request(shared_from_this(), std::get<HttpRequest>(std::move(admitted)), std::move(done)),
+    asio::co_spawn(loop_, run_request(shared_from_this(), std::get<HttpRequest>(std::move(admitted)), std::move(done)),
                    asio::detached);
   }
 
@@ -83,9 +82,7 @@ class HttpAdapter::Core : public std::enable_shared_from_this<Core> {
 
   [[nodiscard]] bool alive() const { return process_ && process_->running(); }
   [[nodiscard]] std::string log_path() const { return config_.work_dir + "/service.log"; }
-  [[nodiscard]] asio::ip::tcp::endpoint endpoint() const {
-    return {asio::ip::address_v4::loopback(), port()};
-  }
+  [[nodiscard]] asio::ip::tcp::endpoint endpoint() const { return {asio::ip::address_v4::loopback(), port()}; }
 
   // Copies of the arguments live in the coroutine; the core lives as long as it runs.
   static asio::awaitable<void> run_start(Self self, Started done) {
@@ -105,8 +102,7 @@ class HttpAdapter::Core : public std::enable_shared_from_this<Core> {
     auto rules = HttpRules::make(config_.http, config_.reply_bytes_max);
     if (!rules) co_return Error{rules.error()};
     rules_.emplace(std::move(*rules));
-    if (auto copied = copy_initial_state(config_.initial_state, config_.work_dir + "/state"); !copied)
-      co_return copied;
+    if (auto copied = copy_initial_state(config_.initial_state, config_.work_dir + "/state"); !copied) co_return copied;
     const auto deadline = Clock::now() + milliseconds(config_.http.start_timeout_ms);
     Result<void> up = co_await launch(deadline, true);
     // Some servers cannot listen on a port that is held for them.
@@ -150,11 +146,12 @@ class HttpAdapter::Core : public std::enable_shared_from_this<Core> {
       probe.expires_at(deadline);
       co_await probe.async_connect(endpoint(), asio::redirect_error(asio::use_awaitable, error));
       if (stopped_) co_return Error{"stopped"};
-      if (!alive()) co_return Error{with_log("\"" + config_.command[0] + "\" " + ended_ + " before it listened on $PORT")};
+      if (!alive())
+        co_return Error{with_log("\"" + config_.command[0] + "\" " + ended_ + " before it listened on $PORT")};
       if (!error) break;
       if (Clock::now() >= deadline) {
-        co_return Error{with_log("\"" + config_.command[0] + "\" did not listen on $PORT (127.0.0.1:" +
-                                 std::to_string(port()) + ") within " +
+        co_return Error{with_log("\"" + config_.command[0] +
+                                 "\" did not listen on $PORT (127.0.0.1:" + std::to_string(port()) + ") within " +
                                  std::to_string(config_.http.start_timeout_ms) + " ms")};
       }
       timer.expires_after(pause);
@@ -247,9 +244,7 @@ HttpAdapter::HttpAdapter(asio::io_context& loop, HttpAdapterConfig config, Died 
     : core_(std::make_shared<Core>(loop, std::move(config), std::move(died))) {}
 HttpAdapter::~HttpAdapter() { core_->stop(); }
 void HttpAdapter::start(Started done) { core_->start(std::move(done)); }
-void HttpAdapter::execute(const Invocation& invocation, Reply done) {
-  core_->execute(invocation, std::move(done));
-}
+void HttpAdapter::execute(const Invocation& invocation, Reply done) { core_->execute(invocation, std::move(done)); }
 std::uint16_t HttpAdapter::port() const { return core_->port(); }
 pid_t HttpAdapter::service_pid() const { return core_->service_pid(); }
 

@@ -1,13 +1,13 @@
 #pragma once
 
-// HttpAdapter: drives a web service that runs as a process of its own and listens on $PORT of 127.0.0.1, one request at a
-// time over one kept-alive connection. Operations and replies are those of execution/http_canonical.hpp.
+// HttpAdapter: drives a web service that runs as a process of its own and listens on $PORT of 127.0.0.1, one request
+// at a time over one kept-alive connection. Operations and replies are those of execution/http_canonical.hpp.
 //
 // Everything runs on the io_context's thread. Callbacks are never called after the adapter's end.
 //
 // Invariants:
-//  1. A request is written to the service at most once. An idle connection is checked before it is used, and replaced if
-//     the service has closed it.
+//  1. A request is written to the service at most once. An idle connection is checked before it is used, and
+//     replaced if the service has closed it.
 //  2. Every invocation is answered once: with the canonical reply, or 504 when the service does not answer within
 //     request_timeout_ms, or 502 when it closes the connection, breaks HTTP or is dead.
 //  3. start() succeeds at most once, on a copy of the initial state that nobody used before.

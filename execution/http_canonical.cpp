@@ -21,9 +21,8 @@ namespace http = boost::beast::http;
 namespace {
 
 constexpr std::array<std::string_view, 12> kHopByHop = {
-    "connection",          "expect", "http2-settings", "keep-alive",        "proxy-authenticate",
-    "proxy-authorization", "te",     "trailer",        "transfer-encoding", "upgrade",
-    "proxy-connection",    "proxy-authentication-info"};
+    "connection", "expect",  "http2-settings",    "keep-alive", "proxy-authenticate", "proxy-authorization",
+    "te",         "trailer", "transfer-encoding", "upgrade",    "proxy-connection",   "proxy-authentication-info"};
 
 // Kept in every reply: what a correct service gives alike on every replica.
 constexpr std::array<std::string_view, 28> kReplyFields = {"accept-ranges",
@@ -108,8 +107,7 @@ void put_field(std::string& out, std::string_view name, std::string_view value) 
 // A body of no bytes is announced only where its absence would be odd (RFC 9110 §8.6).
 bool announces_length(const HttpRequest& request) {
   const http::verb verb = request.method();
-  return !request.body().empty() || verb == http::verb::post || verb == http::verb::put ||
-         verb == http::verb::patch;
+  return !request.body().empty() || verb == http::verb::post || verb == http::verb::put || verb == http::verb::patch;
 }
 
 // Header fields that Connection names, in lower case. Host and Content-Length are never meant.
@@ -197,8 +195,7 @@ Result<Bytes> make_http_operation(const HttpRequest& request, std::size_t op_byt
     if (is_hop_by_hop_field(name) || equal(name, "content-length")) continue;
     if (!named.empty() && named.contains(lower(name))) continue;
     const std::string_view value = trim(view(field.value()));
-    if (!is_token(name) || !is_value(value))
-      return Error{"the request has a header field that cannot be passed on"};
+    if (!is_token(name) || !is_value(value)) return Error{"the request has a header field that cannot be passed on"};
     put_field(out, name, value);
   }
   if (announces_length(request)) put_field(out, "Content-Length", std::to_string(request.body().size()));
@@ -232,10 +229,8 @@ Result<HttpResponse> read_http_reply(ByteView reply) {
 Bytes http_error_reply(unsigned status, std::string_view text) {
   std::string body(text);
   body += '\n';
-  return render_reply(status,
-                      {{"content-length", std::to_string(body.size())},
-                       {"content-type", "text/plain; charset=utf-8"}},
-                      body);
+  return render_reply(
+      status, {{"content-length", std::to_string(body.size())}, {"content-type", "text/plain; charset=utf-8"}}, body);
 }
 
 // ---- rules -----------------------------------------------------------------------------------------------------
@@ -247,8 +242,8 @@ struct HttpRules::State {
 
   [[nodiscard]] std::vector<Field> kept_fields(const HttpResponse& response, std::uint16_t port) const;
   [[nodiscard]] Bytes bounded(unsigned status, std::vector<Field> fields, std::string_view body) const;
-  [[nodiscard]] bool rewrites(std::string_view content_type, std::string_view content_encoding) const {
-    return !patterns.empty() && content_encoding.empty() && is_textual(content_type);
+  [[nodiscard]] bool rewrites(unsigned status, std::string_view type, std::string_view encoding) const {
+    return patterns.any_for(status) && encoding.empty() && is_textual(type);
   }
 };
 
@@ -319,7 +314,7 @@ Bytes HttpRules::reply(const HttpResponse& response, const Asked& asked) const {
   if (status < 200 || status > 599) return http_error_reply(502, kUnusable);
   std::vector<Field> fields = state_->kept_fields(response, asked.service_port);
   const std::string_view type = view(response[http::field::content_type]);
-  const bool rewrites = state_->rewrites(type, view(response[http::field::content_encoding]));
+  const bool rewrites = state_->rewrites(status, type, view(response[http::field::content_encoding]));
   if (status == 204 || status == 304) return state_->bounded(status, std::move(fields), {});
   if (asked.head) {
     const std::string_view length = view(response[http::field::content_length]);

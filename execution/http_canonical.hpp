@@ -2,17 +2,18 @@
 
 // Canonical HTTP: the bytes that are ordered and voted on for a web service (docs/protocol.md §8; RFC 9110, RFC 9112).
 //
-// An operation is one HTTP/1.1 request: request line, the end-to-end header fields with their names as they came, an exact
-// Content-Length where there is a body, the body. Gone are hop-by-hop fields (RFC 9110 §7.6.1, with those that Connection
-// names), Expect and Transfer-Encoding. There is one spelling of each operation: HttpRules refuses any other.
+// An operation is one HTTP/1.1 request: request line, the end-to-end header fields with their names as they came, an
+// exact Content-Length where there is a body, the body. Gone are hop-by-hop fields (RFC 9110 §7.6.1, with those that
+// Connection names), Expect and Transfer-Encoding. There is one spelling of each operation: HttpRules refuses any
+// other.
 //
-// A reply is one HTTP/1.1 response: status with its standard phrase, only fields that are equal on equal replicas, names in
-// lower case and sorted, an exact Content-Length, the body. Dates, Server, ETag and Last-Modified depend on the replica; the
-// last two are kept if the operator names them in HttpOptions.reply_headers.
+// A reply is one HTTP/1.1 response: status with its standard phrase, only fields that are equal on equal replicas,
+// names in lower case and sorted, an exact Content-Length, the body. Dates, Server, ETag and Last-Modified depend on
+// the replica; the last two are kept if the operator names them in HttpOptions.reply_headers.
 //
-// A drop pattern is an ECMAScript regular expression; what it matches is removed from textual bodies (text/*, XML, JSON).
-// With three digits and a colon in front ("207:…") it counts for replies of that status only, so that a file that happens
-// to hold such text comes back unchanged.
+// A drop pattern is an ECMAScript regular expression; what it matches is removed from textual bodies (text/*, XML,
+// JSON). With three digits and a colon in front ("207:…") it counts for replies of that status only, so that a file
+// that happens to hold such text comes back unchanged.
 //
 // Plain functions and const objects, any thread; linear in the size of the message.
 
@@ -34,7 +35,7 @@ namespace zz::execution {
 using HttpRequest = boost::beast::http::request<boost::beast::http::string_body>;
 using HttpResponse = boost::beast::http::response<boost::beast::http::string_body>;
 
-inline constexpr std::size_t kHttpHeaderBytesMax = 64u << 10;  // of one operation or reply, start line included
+inline constexpr std::size_t kHttpHeaderBytesMax = 64u << 10;    // of one operation or reply, start line included
 inline constexpr std::size_t kHttpOperationBytesMax = 4u << 20;  // default of Limits.op_bytes_max
 
 // The operation for this request. An error says why it cannot be one (a field that cannot be written, too long): the
@@ -44,8 +45,8 @@ Result<Bytes> make_http_operation(const HttpRequest& request, std::size_t op_byt
 // What make_http_operation made. Refuses everything else, in one line for people.
 Result<HttpRequest> read_http_operation(ByteView op);
 
-// What HttpRules::reply or http_error_reply made. Its Content-Length stays as it is; a reply to HEAD has an empty body and
-// perhaps the length of the body that GET would give.
+// What HttpRules::reply or http_error_reply made. Its Content-Length stays as it is; a reply to HEAD has an empty
+// body and perhaps the length of the body that GET would give.
 Result<HttpResponse> read_http_reply(ByteView reply);
 
 // A definite reply of zz's own: text/plain, `text` and a newline. Equal arguments give equal bytes.

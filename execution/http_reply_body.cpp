@@ -82,13 +82,17 @@ Result<DropPatterns> DropPatterns::make(const std::vector<std::string>& patterns
   return out;
 }
 
+bool DropPatterns::any_for(unsigned status) const {
+  return std::any_of(patterns_.begin(), patterns_.end(),
+                     [status](const Pattern& pattern) { return pattern.status == 0 || pattern.status == status; });
+}
+
 std::optional<std::string> DropPatterns::apply(std::string body, unsigned status) const {
   for (const Pattern& pattern : patterns_) {
     if (pattern.status != 0 && pattern.status != status) continue;
     try {
       // Boost's matcher keeps its own bounded stack and gives up by exception; std::regex recurses once per character.
-      body = boost::regex_replace(body, pattern.expression, "",
-                                  boost::match_default | boost::match_not_dot_newline);
+      body = boost::regex_replace(body, pattern.expression, "", boost::match_default | boost::match_not_dot_newline);
     } catch (const std::runtime_error&) {
       return std::nullopt;
     }
@@ -109,8 +113,7 @@ bool is_textual(std::string_view content_type) {
 
 std::string order_multistatus(std::string body) {
   pugi::xml_document document;
-  const auto parsed =
-      document.load_buffer(body.data(), body.size(), pugi::parse_default, pugi::encoding_utf8);
+  const auto parsed = document.load_buffer(body.data(), body.size(), pugi::parse_default, pugi::encoding_utf8);
   if (!parsed || local_name(document.document_element().name()) != "multistatus") return body;
   auto found = find_responses(document.document_element(), body);
   if (!found) return body;
@@ -122,9 +125,8 @@ std::string order_multistatus(std::string body) {
   }
   const std::string_view head = whole.substr(0, pieces.front().begin);
   const std::string_view tail = whole.substr(end);
-  std::sort(pieces.begin(), pieces.end(), [](const Piece& a, const Piece& b) {
-    return std::tie(a.href, a.text) < std::tie(b.href, b.text);
-  });
+  std::sort(pieces.begin(), pieces.end(),
+            [](const Piece& a, const Piece& b) { return std::tie(a.href, a.text) < std::tie(b.href, b.text); });
   std::string out;
   out.reserve(body.size() + pieces.size());
   out += head;

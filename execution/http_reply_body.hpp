@@ -1,6 +1,7 @@
 #pragma once
 
-// What is done to the bodies of web replies so that equal replicas give equal ones. Const after construction, any thread.
+// What is done to the bodies of web replies so that equal replicas give equal ones. Const after construction, any
+// thread.
 
 #include <boost/regex.hpp>
 #include <optional>
@@ -12,12 +13,14 @@
 
 namespace zz::execution {
 
-// Removes what the drop patterns match (execution/http_canonical.hpp says how they are written). Time and stack are bounded
-// for any body: an expression that would need more fails.
+// Removes what the drop patterns match (execution/http_canonical.hpp says how they are written). Time and stack are
+// bounded for any body: an expression that would need more fails.
 class DropPatterns {
  public:
   static Result<DropPatterns> make(const std::vector<std::string>& patterns);
   [[nodiscard]] bool empty() const { return patterns_.empty(); }
+  // Some pattern counts for replies of this status.
+  [[nodiscard]] bool any_for(unsigned status) const;
   // Nothing when matching costs too much.
   [[nodiscard]] std::optional<std::string> apply(std::string body, unsigned status) const;
 
@@ -32,8 +35,8 @@ class DropPatterns {
 // text/*, XML or JSON, by the value of Content-Type.
 [[nodiscard]] bool is_textual(std::string_view content_type);
 
-// Puts the responses of a multistatus body (RFC 4918 §13) in order of their href: directories are listed as the file system
-// has them, which differs between machines, and the order means nothing. Anything else comes back as it is.
+// Puts the responses of a multistatus body (RFC 4918 §13) in order of their href: directories are listed as the file
+// system has them, which differs between machines, and the order means nothing. Anything else comes back as it is.
 [[nodiscard]] std::string order_multistatus(std::string body);
 
 }  // namespace zz::execution

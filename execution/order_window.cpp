@@ -51,8 +51,8 @@ OrderWindow::Noted OrderWindow::note(NodeId from, Seq n, const Digest& digest) {
   }
   s.nodes |= bit;
   if (s.decided) return {s.digest == digest ? Refusal::kNone : Refusal::kConflict, {}};
-  auto candidate = std::find_if(s.candidates.begin(), s.candidates.end(),
-                                [&](const Candidate& c) { return c.digest == digest; });
+  auto candidate =
+      std::find_if(s.candidates.begin(), s.candidates.end(), [&](const Candidate& c) { return c.digest == digest; });
   if (candidate == s.candidates.end()) candidate = s.candidates.insert(candidate, Candidate{digest, 0});
   candidate->nodes |= bit;
   if (std::popcount(candidate->nodes) <= static_cast<int>(options_.f)) return {};

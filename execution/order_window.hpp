@@ -44,6 +44,10 @@ class OrderWindow {
   // Keeps a whole batch of node `from`. kDuplicate: there already or past; kOutOfWindow, kQueueFull: no place, ask
   // again later; kConflict: not the decided batch, or bodies that are not the referenced ones; kMalformed.
   Refusal hold(NodeId from, agreement::Batch batch);
+  // f+1 nodes said that n is this.
+  [[nodiscard]] bool decided_as(Seq n, const Digest& digest) const {
+    return n >= next_ && !beyond(n) && slot(n).decided && slot(n).digest == digest;
+  }
   // Forgets what this node gave and is not decided yet.
   void forget_undecided_of(NodeId from);
 

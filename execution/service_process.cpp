@@ -79,8 +79,7 @@ std::vector<char*> pointers_to(std::vector<std::string>& strings) {
 Launch prepare(const ServiceCommand& command) {
   Launch launch;
   const std::string port = std::to_string(command.port);
-  for (const std::string& argument : command.argv)
-    launch.argv.push_back(substitute(argument, port, command.state_dir));
+  for (const std::string& argument : command.argv) launch.argv.push_back(substitute(argument, port, command.state_dir));
   for (char** entry = environ; *entry != nullptr; ++entry) {
     const std::string_view text(*entry);
     if (!text.starts_with("PORT=") && !text.starts_with("STATE=")) launch.environment.emplace_back(text);
@@ -174,13 +173,12 @@ struct ServiceProcess::State {
   State(boost::asio::io_context& loop, Exited on_exit) : pidfd(loop), exited(std::move(on_exit)) {}
 
   void watch(const std::shared_ptr<State>& self) {
-    pidfd.async_wait(boost::asio::posix::stream_descriptor::wait_read,
-                     [self](const boost::system::error_code& error) {
-                       if (error || !self->running) return;
-                       self->reap();
-                       // It may end the ServiceProcess, and with it itself.
-                       if (const Exited call = std::exchange(self->exited, nullptr)) call(self->why);
-                     });
+    pidfd.async_wait(boost::asio::posix::stream_descriptor::wait_read, [self](const boost::system::error_code& error) {
+      if (error || !self->running) return;
+      self->reap();
+      // It may end the ServiceProcess, and with it itself.
+      if (const Exited call = std::exchange(self->exited, nullptr)) call(self->why);
+    });
   }
 
   void reap() {
@@ -258,8 +256,7 @@ pid_t ServiceProcess::pid() const { return state_->pid; }
 // ---- text ------------------------------------------------------------------------------------------------------
 
 std::string substitute(const std::string& text, const std::string& port, const std::string& state) {
-  const std::array<std::pair<std::string_view, const std::string*>, 2> names = {
-      {{"$PORT", &port}, {"$STATE", &state}}};
+  const std::array<std::pair<std::string_view, const std::string*>, 2> names = {{{"$PORT", &port}, {"$STATE", &state}}};
   std::string out;
   for (std::size_t i = 0; i < text.size();) {
     const std::string_view rest = std::string_view(text).substr(i);

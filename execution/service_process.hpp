@@ -2,8 +2,8 @@
 
 // ServiceProcess: the operating system's side of a web service in a slot: its port, its process, its log.
 //
-// The process stays in the caller's process group (a slot is frozen and killed as one group) and dies with the thread that
-// started it. Everything runs on the io_context's thread.
+// The process stays in the caller's process group (a slot is frozen and killed as one group) and dies with the thread
+// that started it. Everything runs on the io_context's thread.
 
 #include <sys/types.h>
 
@@ -18,8 +18,8 @@
 
 namespace zz::execution {
 
-// A free port on 127.0.0.1. While it is held nobody gets the port by chance, and a server that sets SO_REUSEADDR, as nearly
-// all do, can listen on it.
+// A free port on 127.0.0.1. While it is held nobody gets the port by chance, and a server that sets SO_REUSEADDR, as
+// nearly all do, can listen on it.
 class PortReservation {
  public:
   static Result<PortReservation> make();
@@ -51,8 +51,8 @@ class ServiceProcess {
   using Exited = std::function<void(const std::string& why)>;
 
   // An error names the command. `exited` is called once, later, unless the object is gone by then.
-  static Result<std::unique_ptr<ServiceProcess>> start(boost::asio::io_context& loop,
-                                                       const ServiceCommand& command, Exited exited);
+  static Result<std::unique_ptr<ServiceProcess>> start(boost::asio::io_context& loop, const ServiceCommand& command,
+                                                       Exited exited);
   ServiceProcess(const ServiceProcess&) = delete;
   ServiceProcess& operator=(const ServiceProcess&) = delete;
   // Kills the process and its descendants and reaps it.

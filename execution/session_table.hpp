@@ -1,8 +1,8 @@
 #pragma once
 
-// SessionTable: which requests of which sessions were executed, and what they were answered (docs/protocol.md §8). It is
-// what makes an ordered request run at most once, and it is part of the replicated state: after equal prefixes of the
-// order it is equal on every correct slot.
+// SessionTable: which requests of which sessions were executed, and what they were answered (docs/protocol.md §8). It
+// is what makes an ordered request run at most once, and it is part of the replicated state: after equal prefixes of
+// the order it is equal on every correct slot.
 //
 // Pure: one thread, no clock, no IO. Every bound is enforced by a rule that looks only at the order of record() calls.
 //
@@ -31,7 +31,7 @@ inline constexpr std::size_t kGravesPerSession = 16;
 inline constexpr std::size_t kReplyOverheadBytes = 64;
 
 struct SessionLimits {
-  std::uint32_t client_window = 256;                // numbers a client may have outstanding; twice that is kept
+  std::uint32_t client_window = 256;  // numbers a client may have outstanding; twice that is kept
   std::uint32_t sessions_max = 1024;
   std::uint64_t reply_bytes_max = 64u << 20;
 };

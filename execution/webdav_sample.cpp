@@ -15,8 +15,9 @@ namespace {
 constexpr const char* kNginx = "/usr/sbin/nginx";
 constexpr const char* kDavModule = "/usr/lib/nginx/modules/ngx_http_dav_ext_module.so";
 
-// Paths are relative to the slot's working directory, which is given as the prefix; listen.conf, next to it, is written by
-// the command because nginx reads no environment. No dates, tags, versions or ports in replies: they differ by replica.
+// Paths are relative to the slot's working directory, which is given as the prefix; listen.conf, next to it, is
+// written by the command because nginx reads no environment. No dates, tags, versions or ports in replies: they
+// differ by replica.
 constexpr const char* kConfiguration = R"(load_module /usr/lib/nginx/modules/ngx_http_dav_ext_module.so;
 daemon off;
 master_process off;
@@ -72,8 +73,7 @@ Result<void> make_directory(const fs::path& path) {
 }  // namespace
 
 Result<WebService> make_webdav_sample(const std::string& dir) {
-  if (access(kNginx, X_OK) != 0)
-    return Error{std::string("there is no ") + kNginx + ": install Debian's nginx-light"};
+  if (access(kNginx, X_OK) != 0) return Error{std::string("there is no ") + kNginx + ": install Debian's nginx-light"};
   if (access(kDavModule, R_OK) != 0)
     return Error{std::string("there is no ") + kDavModule + ": install Debian's libnginx-mod-http-dav-ext"};
   const fs::path root(dir);

@@ -1,7 +1,7 @@
 #pragma once
 
-// The sample web service: nginx with WebDAV (Debian packages nginx-light and libnginx-mod-http-dav-ext), as the demo and the
-// tests run it. nginx itself is not changed; only its configuration is ours.
+// The sample web service: nginx with WebDAV (Debian packages nginx-light and libnginx-mod-http-dav-ext), as the demo
+// and the tests run it. nginx itself is not changed; only its configuration is ours.
 
 #include <string>
 #include <vector>
@@ -18,9 +18,9 @@ struct WebService {
   crypto::HttpOptions http;
 };
 
-// Makes directory `dir` (its parent must exist) with the initial state: nginx.conf and the empty web root files/. GET, HEAD,
-// PUT, DELETE, MKCOL, COPY, MOVE, OPTIONS and PROPFIND work on the whole tree; bodies up to 8 MiB. `dir` must be absolute.
-// An error names the package that is missing.
+// Makes directory `dir` (its parent must exist) with the initial state: nginx.conf and the empty web root files/.
+// GET, HEAD, PUT, DELETE, MKCOL, COPY, MOVE, OPTIONS and PROPFIND work on the whole tree; bodies up to 8 MiB. `dir`
+// must be absolute. An error names the package that is missing.
 Result<WebService> make_webdav_sample(const std::string& dir);
 
 }  // namespace zz::execution

@@ -31,7 +31,8 @@ constexpr std::size_t kSmallOutputBytes = 4u << 10;
 constexpr std::size_t kTlsOutputBytes = 64u << 10;
 constexpr std::size_t kRecordPlainBytes = 16u << 10;
 constexpr std::size_t kRecordOverheadBytes = 64;
-// A peer that vanished is noticed within about 10 s.
+// A peer that vanished is noticed within about 10 s; one that takes nothing for so long counts as vanished
+// (TCP_USER_TIMEOUT also ends a connection whose window stays closed).
 constexpr int kGoneMs = 10'000;
 constexpr int kKeepAliveIdleSeconds = 4;
 constexpr int kKeepAliveIntervalSeconds = 2;
@@ -303,9 +304,9 @@ bool Connection::seal() {
   if (queue_head_ == queue_.size() || pipe_.output().size() > kSmallOutputBytes) return true;
   const std::size_t frame_max = owner_->limits().frame_bytes_max;
   Bytes& frames = owner_->scratch();
-  while (queue_head_ < queue_.size() && frames.size() < kWriteBytes) {
+  while (queue_head_ < queue_.size() && frames.size() < kWriteBytes / 2) {
     const std::span waiting = std::span<const SharedBytes>(queue_).subspan(queue_head_);
-    std::size_t count = append_frame(waiting, std::min(frame_max, kWriteBytes), frames);
+    std::size_t count = append_frame(waiting, std::min(frame_max, kWriteBytes / 2), frames);
     if (count == 0) count = append_frame(waiting.first(1), frame_max, frames);
     ZZ_ASSERT(count > 0);
     for (; count > 0; --count) {

@@ -16,6 +16,9 @@ namespace {
 
 // A certificate of ours is a few hundred bytes; the library would buffer 100 KiB.
 constexpr long kCertificateBytesMax = 4 << 10;
+// A record's share of plain text, and what it adds to it (RFC 8446 §5.2), rounded up.
+constexpr std::size_t kRecordPlainBytes = 16u << 10;
+constexpr std::size_t kRecordOverheadBytes = 32;
 // Capacity that an idle connection may keep for its output.
 constexpr std::size_t kIdleOutputBytesMax = 512u << 10;
 
@@ -36,7 +39,8 @@ int append_output(BIO* bio, const char* from, int size) {
   auto& io = *static_cast<TlsPipe::Io*>(BIO_get_data(bio));
   BIO_clear_retry_flags(bio);
   if (static_cast<std::size_t>(size) > io.output_bytes_max - std::min(io.output_bytes_max, io.output.size())) return -1;
-  io.output.insert(io.output.end(), from, from + size);
+  const auto* bytes = reinterpret_cast<const std::uint8_t*>(from);  // of the vector's own type: one memmove
+  io.output.insert(io.output.end(), bytes, bytes + size);
   return size;
 }
 
@@ -104,6 +108,8 @@ TlsPipe::Status TlsPipe::read(std::span<std::uint8_t> into, std::size_t& count) 
 }
 
 bool TlsPipe::write(ByteView plain_text) {
+  const std::size_t records = plain_text.size() / kRecordPlainBytes + 1;
+  io_.output.reserve(io_.output.size() + plain_text.size() + records * kRecordOverheadBytes);
   while (!plain_text.empty()) {
     clear_errors();
     const int result =

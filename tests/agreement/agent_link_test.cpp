@@ -59,9 +59,9 @@ TEST(AgentLink, KeepsEveryErrorOnOneBoundedLine) {
 }
 
 TEST(AgentLink, RefusesLinesThatAreNotItsOwn) {
-  for (const char* line : {"", "{", "[]", "null", "7", "{}", "{\"event\":1}", "{\"event\":\"dance\"}",
-                           "{\"event\":\"ready\",\"more\":1}", "{\"event\":\"failed\",\"error\":7}",
-                           "{\"event\":\"ready\"} {}", "{\"event\":\"ready\",\"error\":\"x\"}"}) {
+  for (const char* line :
+       {"", "{", "[]", "null", "7", "{}", "{\"event\":1}", "{\"event\":\"dance\"}", "{\"event\":\"ready\",\"more\":1}",
+        "{\"event\":\"failed\",\"error\":7}", "{\"event\":\"ready\"} {}", "{\"event\":\"ready\",\"error\":\"x\"}"}) {
     EXPECT_FALSE(parse_from_agent(line).ok()) << line;
   }
   for (const char* line : {"", "{", "[]", "{}", "{\"fault\":7}", "{\"fault\":\"\"}", "{\"fault\":\"rm -rf\"}",

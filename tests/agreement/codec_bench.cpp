@@ -34,8 +34,8 @@ void print(const char* name, const Message& message, std::size_t entries) {
   const double in = nanoseconds([&] { sum += decode(bytes, CodecLimits{}).message.body.index(); });
   if (sum == 0) std::abort();
   const auto per = static_cast<double>(entries);
-  std::printf("%-18s %8zu bytes   encode %9.0f ns (%6.1f per entry)   decode %9.0f ns (%6.1f per entry)\n",
-              name, bytes.size(), out, out / per, in, in / per);
+  std::printf("%-18s %8zu bytes   encode %9.0f ns (%6.1f per entry)   decode %9.0f ns (%6.1f per entry)\n", name,
+              bytes.size(), out, out / per, in, in / per);
 }
 
 std::vector<Digest> digests(std::size_t entries) {
@@ -81,9 +81,8 @@ int run(std::size_t entries) {
 
   std::size_t sum = 0;
   const double header_digest = nanoseconds([&] { sum += batch_digest(*header).bytes[0]; });
-  const double one_request = nanoseconds([&] {
-    sum += request_digest(service, ClientId{1}, SessionId{2}, RequestNumber{3}, 0, op.view()).bytes[0];
-  });
+  const double one_request = nanoseconds(
+      [&] { sum += request_digest(service, ClientId{1}, SessionId{2}, RequestNumber{3}, 0, op.view()).bytes[0]; });
   const double one_reply = nanoseconds([&] { sum += reply_digest(reply.view()).bytes[0]; });
   std::printf("batch_digest %.1f ns per reference, request_digest %.0f ns, reply_digest %.0f ns  (%zu)\n",
               header_digest / static_cast<double>(entries), one_request, one_reply, sum % 2);

@@ -498,5 +498,39 @@ TEST(OversightSigns, WhenAllSlotsVoteAndNoGPlusOneAgreeTheBatchNeverCloses) {
   EXPECT_EQ(desk.core->stats().not_deterministic, 1u);
 }
 
+TEST(OversightSigns, ABatchThatNobodyAgreedOnStaysOpenEvenIfAnotherTrialAgrees) {
+  OversightDesk desk;
+  desk.start();
+  const std::uint64_t n = desk.deliver();
+  desk.up(2);
+  desk.vote(2, 1);
+  desk.vote(0, n, "a");
+  desk.vote(1, n, "b");
+  desk.vote(2, n, "c");
+  ASSERT_EQ(desk.core->stats().not_deterministic, 1u);
+  desk.deliver(0, {desk.parties.join(SlotId{2}, Incarnation{2})});
+  desk.up(2);
+  desk.vote(2, 1);
+  EXPECT_EQ(desk.vote(2, n, "a"), Refusal::kNone);
+  EXPECT_TRUE(desk.out.closed.empty()) << "guessed";
+}
+
+TEST(OversightSigns, AnActiveSlotThatDiffersFromWhatWasClosedWithoutItIsADivergence) {
+  OversightDesk desk;
+  desk.start();
+  desk.up(2);
+  desk.vote(2, 1);
+  const std::uint64_t n = desk.deliver();
+  desk.vote(0, n);
+  desk.vote(2, n);
+  ASSERT_EQ(desk.core->closed_through(), Seq{n});
+  desk.vote(1, n, "wrong");
+  EXPECT_EQ(desk.core->stats().divergences, 1u);
+  EXPECT_EQ(desk.memory.count(EventKind::kDiverged, Seq{n}), 1u);
+  EXPECT_EQ(desk.memory.count(EventKind::kSettled, Seq{n}), 1u) << "g+1 equal votes are there already";
+  EXPECT_TRUE(desk.out.wakes.empty());
+  EXPECT_EQ(desk.said(1)->why, Suspicion::kWrong);
+}
+
 }  // namespace
 }  // namespace zz::agreement

@@ -219,6 +219,38 @@ TEST(OversightSuspects, ASlotThatVotesAfterAllIsNotLateAnyMore) {
   EXPECT_EQ(desk.said(1)->n, Seq{more});
 }
 
+TEST(OversightSuspects, ThatDoNoLongerHoldAreWithdrawn) {
+  OversightDesk desk;
+  desk.start();
+  const std::uint64_t n = desk.deliver();
+  desk.vote(0, n);
+  desk.pass(150);
+  desk.up(2);
+  desk.replay(2, n);
+  desk.pass(600);
+  const Suspect heard = *desk.said(1);
+  desk.vote(1, n);
+  desk.pass(10);
+  EXPECT_EQ(desk.echo(1, heard), Refusal::kNone);
+  desk.pass(200);
+  EXPECT_TRUE(desk.changes().empty()) << "our own withdrawn word was counted";
+}
+
+TEST(OversightSuspects, AKnownLiarsVoteIsNoAnswer) {
+  OversightDesk desk;
+  desk.start();
+  lie_and_settle(desk, 1);
+  desk.deliver(0, {desk.parties.join(SlotId{2}, Incarnation{2})});  // the replacement's host lost it
+  EXPECT_EQ(desk.out.wakes.back().wake.incarnation, Incarnation{2}) << "the liar cannot go before it is there";
+  const std::uint64_t n = desk.deliver();
+  desk.vote(0, n);
+  desk.vote(1, n, "wrong");
+  desk.pass(90);
+  EXPECT_EQ(desk.memory.count(EventKind::kDiverged, Seq{n}), 0u);
+  desk.pass(30);
+  EXPECT_EQ(desk.memory.count(EventKind::kDiverged, Seq{n}), 1u);
+}
+
 TEST(OversightSuspects, ASlotThatSkipsABatchAndGoesOnIsLateForIt) {
   OversightDesk desk;
   desk.start();
@@ -532,6 +564,70 @@ TEST(OversightEpochs, ADivergenceStillOpenInTheNewEpochWakesAnew) {
   desk.replay(4, second);
   EXPECT_EQ(desk.core->closed_through(), Seq{second});
   EXPECT_EQ(desk.said(1)->why, Suspicion::kWrong);
+}
+
+TEST(OversightEpochs, ASignWhoseCauseWasEvictedWakesNobodyAnew) {
+  OversightDesk desk;
+  desk.start();
+  std::vector<std::uint64_t> batches;
+  for (int i = 0; i < 2; ++i) {
+    batches.push_back(desk.deliver());
+    desk.vote(0, batches.back());
+    desk.vote(1, batches.back(), "wrong");
+  }
+  desk.up(2);
+  desk.replay(2, batches[0]);
+  ASSERT_EQ(desk.core->closed_through(), Seq{batches[0]});
+  desk.convict(1);
+  desk.deliver(0, {desk.parties.join(SlotId{1}, Incarnation{2})});
+  desk.clear();
+  desk.pass(1'000);
+  EXPECT_TRUE(desk.out.wakes.empty()) << "slot 2 is on its way";
+  desk.vote(2, batches[1]);
+  EXPECT_EQ(desk.memory.count(EventKind::kSettled, Seq{batches[1]}), 1u);
+}
+
+TEST(OversightEpochs, InTheNewEpochPatienceStartsAnew) {
+  OversightDesk desk(1, 2);
+  desk.start();
+  const std::uint64_t n = desk.deliver();
+  desk.vote(0, n, "wrong");
+  desk.vote(1, n);
+  desk.vote(2, n);
+  desk.up(3);
+  desk.replay(3, n);
+  const std::uint64_t second = desk.deliver();
+  desk.vote(2, second);
+  desk.vote(3, second);
+  desk.pass(200);  // slot 1 is overdue
+  desk.convict(0);
+  desk.clear();
+  desk.pass(90);
+  EXPECT_TRUE(desk.out.wakes.empty());
+  desk.pass(30);
+  ASSERT_EQ(desk.out.wakes.size(), 1u);
+  EXPECT_EQ(desk.out.wakes[0].wake.epoch, Epoch{1});
+}
+
+TEST(OversightEpochs, AReplacementThatOnlyCreepsForwardIsOverdue) {
+  OversightDesk desk;
+  desk.start();
+  lie_and_settle(desk, 1);
+  std::vector<std::uint64_t> backlog;
+  for (int i = 0; i < 10; ++i) {
+    backlog.push_back(desk.deliver());
+    desk.vote(0, backlog.back());
+  }
+  desk.convict(1);
+  desk.vote(0, desk.requests_of.size());
+  const std::uint64_t diverged = desk.core->stats().divergences;
+  for (int i = 0; i < 3; ++i) {
+    desk.pass(1'500);
+    desk.vote(2, backlog[static_cast<std::size_t>(i)]);
+  }
+  EXPECT_EQ(desk.core->stats().divergences, diverged);
+  desk.pass(1'000);
+  EXPECT_EQ(desk.core->stats().divergences, diverged + 1);
 }
 
 TEST(OversightEpochs, AReplacementMayCatchUpWithoutBeingOverdue) {

@@ -95,16 +95,19 @@ TEST(EpochRules, AChangeMustFitItsProof) {
   EXPECT_EQ(check(parties.cluster, ServiceId{1}, good_change(parties)), Refusal::kUnknownService);
 }
 
-TEST(EpochRules, WrongNeedsTheWordOfFPlusOneSigners) {
+TEST(EpochRules, WrongNeedsTheWordOfFPlusOneSignersAndSurplusIsNeverActive) {
   const Parties parties(1, 1);
-  const auto with = [&parties](Suspicion first, Suspicion second) {
-    return verdict({parties.suspect({.signer = 0, .slot = 1, .why = first}),
-                    parties.suspect({.signer = 1, .slot = 1, .why = second})},
-                   SlotId{1}, 1);
+  const SlotTable table = joined_table(1, 1);
+  const auto with = [&](std::uint16_t slot, Suspicion first, Suspicion second) {
+    return verdict(table,
+                   {parties.suspect({.signer = 0, .slot = slot, .why = first}),
+                    parties.suspect({.signer = 1, .slot = slot, .why = second})},
+                   SlotId{slot});
   };
-  EXPECT_EQ(with(Suspicion::kWrong, Suspicion::kWrong), Suspicion::kWrong);
-  EXPECT_EQ(with(Suspicion::kWrong, Suspicion::kLate), Suspicion::kLate);
-  EXPECT_EQ(with(Suspicion::kWrong, Suspicion::kSurplus), Suspicion::kSurplus);
+  EXPECT_EQ(with(2, Suspicion::kWrong, Suspicion::kWrong), Suspicion::kWrong);
+  EXPECT_EQ(with(2, Suspicion::kWrong, Suspicion::kLate), Suspicion::kLate);
+  EXPECT_EQ(with(2, Suspicion::kWrong, Suspicion::kSurplus), Suspicion::kSurplus);
+  EXPECT_EQ(with(1, Suspicion::kWrong, Suspicion::kSurplus), Suspicion::kLate);
 }
 
 TEST(EpochRules, AComposedChangeKeepsTheBlamelessAndFillsUpInAscendingOrder) {
@@ -167,6 +170,7 @@ TEST(SlotTable, AnActiveSetThatDropsABlamelessSlotOrTakesAStrangerDoesNotApply) 
   EXPECT_TRUE(table.applies(change));
   change.active = slot_list({0, 2, 4});
   EXPECT_FALSE(table.applies(change)) << "nobody says slot 4 agrees";
+  for (Suspect& suspect : change.proof) suspect.agreeing = slot_list({0, 2, 3, 4});
   change.active = slot_list({0, 3, 4});
   EXPECT_FALSE(table.applies(change)) << "slot 2 did nothing";
   change.active = slot_list({0, 2, 3});

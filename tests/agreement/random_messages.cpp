@@ -248,12 +248,10 @@ bool same(const EpochChange& a, const EpochChange& b) {
          all_equal(a.proof, b.proof, [](const auto& x, const auto& y) { return same(x, y); });
 }
 bool same(const HeaderPtr& a, const HeaderPtr& b) {
-  return std::tie(a->service, a->n, a->time, a->references) ==
-             std::tie(b->service, b->n, b->time, b->references) &&
+  return std::tie(a->service, a->n, a->time, a->references) == std::tie(b->service, b->n, b->time, b->references) &&
          all_equal(a->system, b->system, [](const SystemOp& x, const SystemOp& y) {
            if (x.index() != y.index()) return false;
-           if (const auto* change = std::get_if<EpochChange>(&x))
-             return same(*change, std::get<EpochChange>(y));
+           if (const auto* change = std::get_if<EpochChange>(&x)) return same(*change, std::get<EpochChange>(y));
            return same(std::get<Join>(x), std::get<Join>(y));
          });
 }
@@ -299,14 +297,12 @@ bool same(const Vote& a, const Vote& b) {
          std::tie(b.epoch, b.n, b.slot, b.incarnation, b.replies);
 }
 bool same(const Replies& a, const Replies& b) {
-  return a.n == b.n && all_equal(a.items, b.items, [](const auto& x, const auto& y) {
-           return x.index == y.index && x.body == y.body;
-         });
+  return a.n == b.n && all_equal(a.items, b.items,
+                                 [](const auto& x, const auto& y) { return x.index == y.index && x.body == y.body; });
 }
 bool same(const FetchReplies& a, const FetchReplies& b) {
   return a.n == b.n && all_equal(a.items, b.items, [](const auto& x, const auto& y) {
-           return std::tie(x.index, x.client, x.session, x.number) ==
-                  std::tie(y.index, y.client, y.session, y.number);
+           return std::tie(x.index, x.client, x.session, x.number) == std::tie(y.index, y.client, y.session, y.number);
          });
 }
 bool same(const Wake& a, const Wake& b) {
@@ -339,8 +335,7 @@ const char* kind_name(std::size_t kind) {
 
 bool equal(const Message& a, const Message& b) {
   if (a.service != b.service || a.body.index() != b.body.index()) return false;
-  return std::visit([&b](const auto& x) { return same(x, std::get<std::decay_t<decltype(x)>>(b.body)); },
-                    a.body);
+  return std::visit([&b](const auto& x) { return same(x, std::get<std::decay_t<decltype(x)>>(b.body)); }, a.body);
 }
 
 }  // namespace zz::agreement::testing

@@ -37,8 +37,7 @@ inline RequestPtr make_request(std::uint32_t client, std::uint64_t session, std:
   request->session = SessionId{session};
   request->number = RequestNumber{number};
   request->op = SharedBytes::copy(op);
-  request->digest =
-      request_digest(service, request->client, request->session, request->number, 0, request->op.view());
+  request->digest = request_digest(service, request->client, request->session, request->number, 0, request->op.view());
   return request;
 }
 
@@ -65,7 +64,8 @@ inline PrePrepare make_proposal(std::uint64_t n, const std::vector<RequestPtr>& 
 // One replica of service 0 and what it said so far. The primary of view 0 is node 0.
 class LoneReplica {
  public:
-  explicit LoneReplica(std::uint16_t self, ReplicaConfig config = {}) : replica_(with_self(config, self), rules_, observer_) {
+  explicit LoneReplica(std::uint16_t self, ReplicaConfig config = {})
+      : replica_(with_self(config, self), rules_, observer_) {
     replica_.tick(kNoon);
   }
   Replica* operator->() { return &replica_; }
@@ -86,17 +86,17 @@ class LoneReplica {
     }
     return out;
   }
-  Refusal prepare(std::uint16_t from, const PrePrepare& p) {
-    return replica_.step(NodeId{from}, Prepare{p.view, p.header->n, p.digest});
+  Refusal prepare(std::size_t from, const PrePrepare& p) {
+    return replica_.step(node(from), Prepare{p.view, p.header->n, p.digest});
   }
-  Refusal commit(std::uint16_t from, const PrePrepare& p) {
-    return replica_.step(NodeId{from}, Commit{p.view, p.header->n, p.digest});
+  Refusal commit(std::size_t from, const PrePrepare& p) {
+    return replica_.step(node(from), Commit{p.view, p.header->n, p.digest});
   }
-  Refusal propose(const PrePrepare& p, std::uint16_t from = 0) { return replica_.step(NodeId{from}, p); }
+  Refusal propose(const PrePrepare& p, std::size_t from = 0) { return replica_.step(node(from), p); }
   // What makes any backup of f=1 (not node 2 or 3) deliver an accepted batch.
   void finish(const PrePrepare& p) {
-    for (const std::uint16_t from : {2, 3}) prepare(from, p);
-    for (const std::uint16_t from : {0, 2, 3}) commit(from, p);
+    for (const std::size_t from : {2, 3}) prepare(from, p);
+    for (const std::size_t from : {0, 2, 3}) commit(from, p);
     drain();
   }
 
@@ -104,6 +104,7 @@ class LoneReplica {
   std::vector<Delivery> delivered;
 
  private:
+  static NodeId node(std::size_t id) { return NodeId{static_cast<std::uint16_t>(id)}; }
   static ReplicaConfig with_self(ReplicaConfig config, std::uint16_t self) {
     config.self = NodeId{self};
     return config;

@@ -7,6 +7,7 @@
 
 #include <limits>
 
+#include "agreement/replica_system_queue.hpp"
 #include "tests/agreement/replica_cluster.hpp"
 
 namespace zz::agreement::testing {
@@ -186,7 +187,7 @@ TEST_F(Backup, DoesNotCountVotesForAnotherDigest) {
   EXPECT_EQ(node.prepare(2, other), Refusal::kNone);
   EXPECT_EQ(node.prepare(3, other), Refusal::kNone);
   EXPECT_THAT(node.said<Commit>(), IsEmpty());
-  for (const std::uint16_t from : {0, 2, 3}) EXPECT_EQ(node.commit(from, other), Refusal::kNone);
+  for (const std::size_t from : {0, 2, 3}) EXPECT_EQ(node.commit(from, other), Refusal::kNone);
   EXPECT_THAT(node.said<Commit>(), IsEmpty());
   EXPECT_THAT(node.delivered, IsEmpty());
 }
@@ -205,8 +206,8 @@ TEST_F(Backup, HoldsASenderToItsFirstVote) {
 }
 
 TEST_F(Backup, KeepsVotesThatComeBeforeThePrePrepare) {
-  for (const std::uint16_t from : {2, 3}) EXPECT_EQ(node.prepare(from, p), Refusal::kNone);
-  for (const std::uint16_t from : {0, 2, 3}) EXPECT_EQ(node.commit(from, p), Refusal::kNone);
+  for (const std::size_t from : {2, 3}) EXPECT_EQ(node.prepare(from, p), Refusal::kNone);
+  for (const std::size_t from : {0, 2, 3}) EXPECT_EQ(node.commit(from, p), Refusal::kNone);
   EXPECT_THAT(node.drain().delivered, IsEmpty());
   EXPECT_EQ(node.propose(p), Refusal::kNone);
   EXPECT_THAT(node.drain().delivered, SizeIs(1));
@@ -474,6 +475,26 @@ TEST(Replica, CarriesAtMostSixteenSystemOperationsInABatch) {
   EXPECT_THAT(cluster.delivered[3][1].header->system, SizeIs(4));
 }
 
+// What the window waits for may be a new incarnation, which takes a JOIN.
+TEST(Replica, OrdersSystemOperationsWhenTheWindowIsShutForRequests) {
+  ReplicaCluster cluster;
+  for (std::uint64_t number = 1; number <= 200; ++number) {
+    cluster.submit(cluster.request(1, 7, number));
+    cluster.run();
+  }
+  const Seq shut = cluster.at(0).last_delivered();
+  ASSERT_EQ(cluster.at(0).waiting_requests(), 200 - shut.value);
+  for (std::uint16_t i = 0; i < 100; ++i) {
+    cluster.at(0).propose(make_join(i, 1));
+    cluster.run();
+  }
+  EXPECT_EQ(cluster.at(0).waiting_requests(), 200 - shut.value);
+  EXPECT_EQ(cluster.at(3).last_delivered(), Seq{kWindow * 7 / 8});
+  const Delivery& last = cluster.delivered[3].back();
+  EXPECT_THAT(last.header->system, SizeIs(1));
+  EXPECT_THAT(last.header->references, IsEmpty());
+}
+
 TEST(Replica, HoldsAtMostSixtyFourSystemOperations) {
   ReplicaCluster cluster;
   for (std::uint64_t i = 0; i < 100; ++i) cluster.at(0).propose(make_join(static_cast<std::uint16_t>(i), 1));
@@ -483,37 +504,39 @@ TEST(Replica, HoldsAtMostSixtyFourSystemOperations) {
   EXPECT_EQ(ordered, 64u);
 }
 
-TEST(Replica, ForgetsASystemOperationThatADeliveredOneOvertook) {
-  LoneReplica primary(0);
-  primary.drain();
-  // Two batches in flight fill the pipeline, so that the old JOIN waits here.
-  primary->vouch(make_request(1, 7, 1));
-  primary.drain();
-  primary->vouch(make_request(1, 7, 2));
-  primary.drain();
-  primary->propose(make_join(1, 5));
-  primary->propose(make_join(1, 6));
-  const auto in_flight = primary.said<PrePrepare>();
-  ASSERT_THAT(in_flight, SizeIs(2));
-  for (const PrePrepare& p : in_flight) {
-    for (const std::uint16_t from : {1, 2}) primary.prepare(from, p);
-    for (const std::uint16_t from : {1, 2}) primary.commit(from, p);
-  }
-  const auto all = primary.said<PrePrepare>();
-  ASSERT_THAT(all, SizeIs(3));
-  EXPECT_THAT(all[2].header->system, SizeIs(2));
+SystemOp make_epoch(std::uint64_t epoch, std::uint64_t variant = 0) {
+  EpochChange change;
+  change.epoch = Epoch{epoch};
+  change.active = {SlotId{static_cast<std::uint16_t>(variant)}};
+  return change;
+}
 
-  LoneReplica backup(1);
-  EpochChange old_change;
-  old_change.epoch = Epoch{1};
-  EpochChange new_change;
-  new_change.epoch = Epoch{2};
-  backup->propose(old_change);
-  backup->propose(make_join(1, 5));
-  const PrePrepare newer = make_proposal(1, {}, kNoon, {make_join(1, 6), new_change});
-  ASSERT_EQ(backup.propose(newer), Refusal::kNone);
-  backup.finish(newer);
-  ASSERT_THAT(backup.delivered, SizeIs(1));
+TEST(SystemQueue, AnOperationIsCarriedByOneBatchAndLeavesWhenDelivered) {
+  SystemQueue queue;
+  EXPECT_FALSE(queue.due());
+  EXPECT_TRUE(queue.add(system_op_digest(make_join(1, 5)), make_join(1, 5)));
+  EXPECT_TRUE(queue.due());
+  EXPECT_THAT(queue.take(Seq{3}), SizeIs(1));
+  EXPECT_FALSE(queue.due());
+  EXPECT_THAT(queue.take(Seq{4}), IsEmpty());
+  EXPECT_TRUE(queue.contains(system_op_digest(make_join(1, 5))));
+  queue.delivered(make_join(1, 5));
+  EXPECT_FALSE(queue.contains(system_op_digest(make_join(1, 5))));
+}
+
+TEST(SystemQueue, ADeliveredOperationTakesThoseWithItThatItOvertook) {
+  SystemQueue queue;
+  const std::vector<SystemOp> ops = {make_join(1, 5), make_join(1, 6),  make_join(2, 5),
+                                     make_epoch(1),   make_epoch(2, 1), make_epoch(3)};
+  for (const SystemOp& op : ops) ASSERT_TRUE(queue.add(system_op_digest(op), op));
+  queue.delivered(make_join(1, 6));
+  queue.delivered(make_epoch(2));  // another of the same epoch stays: this one may have had no effect
+  const std::vector<SystemOp> left = queue.take(Seq{1});
+  ASSERT_THAT(left, SizeIs(3));
+  EXPECT_EQ(system_op_digest(left[0]), system_op_digest(ops[2]));
+  EXPECT_EQ(system_op_digest(left[1]), system_op_digest(ops[4]));
+  EXPECT_EQ(system_op_digest(left[2]), system_op_digest(ops[5]));
+  EXPECT_FALSE(queue.due());
 }
 
 // ---- reconnects ------------------------------------------------------------------------------------------------
@@ -546,6 +569,23 @@ TEST(Replica, SaysNothingToANewcomerOfWhatItDoesNotStandFor) {
   backup->peer_up(NodeId{1});
   backup->peer_up(NodeId{99});
   EXPECT_THAT(backup.drain().sent, IsEmpty());
+}
+
+TEST(Replica, TellsANewcomerAtMostOncePerBodyTimeout) {
+  LoneReplica primary(0);
+  primary->vouch(make_request(1, 7, 1));
+  primary.drain();
+  const auto told = [&] { return primary.said<PrePrepare>().size() - 1; };
+  for (int i = 0; i < 5; ++i) primary->peer_up(NodeId{2});
+  EXPECT_EQ(told(), 1u);
+  primary->peer_up(NodeId{3});
+  EXPECT_EQ(told(), 2u);
+  primary->tick(kNoon + Micros{499'999});
+  EXPECT_EQ(told(), 2u);
+  primary->tick(kNoon + Micros{500'000});
+  EXPECT_EQ(told(), 3u);
+  primary->tick(kNoon + Micros{5'000'000});
+  EXPECT_EQ(told(), 3u);
 }
 
 TEST(Replica, ProposesNothingBeforeItKnowsTheTime) {

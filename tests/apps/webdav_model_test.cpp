@@ -78,7 +78,6 @@ TEST_F(WebdavModelTest, ListsACollectionAndItsMembersOnly) {
   EXPECT_EQ(apply({.method = DavMethod::kPropfind, .path = "/d/f", .depth = 1}).listing,
             (DavListing{{"/d/f", false, 5}}));
   EXPECT_EQ(status(DavMethod::kPropfind, "/nothing"), 404U);
-  EXPECT_EQ(status(DavMethod::kPropfind, "/d/f/"), 404U);
 }
 
 TEST_F(WebdavModelTest, CopiesAndMovesFilesAndCollections) {
@@ -90,6 +89,7 @@ TEST_F(WebdavModelTest, CopiesAndMovesFilesAndCollections) {
   EXPECT_EQ(transfer(DavMethod::kMove, "/d/e/g", "/d/h"), 204U);
   EXPECT_EQ(apply({.method = DavMethod::kGet, .path = "/d/h"}).exact, "2");
   EXPECT_EQ(transfer(DavMethod::kMove, "/d/e/g", "/d/h"), 404U);
+  EXPECT_EQ(transfer(DavMethod::kMove, "/d/e/g", "/d/h", false), 412U);
   EXPECT_EQ(transfer(DavMethod::kCopy, "/d/", "/n/"), 201U);
   EXPECT_EQ(apply({.method = DavMethod::kGet, .path = "/n/f"}).exact, "1");
   EXPECT_EQ(transfer(DavMethod::kMove, "/d/", "/m/"), 201U);
@@ -109,6 +109,7 @@ TEST_F(WebdavModelTest, DoesNotPretendToKnowWhatItDoesNot) {
   EXPECT_FALSE(covers(DavMethod::kCopy, "/d", "/e"));
   EXPECT_FALSE(model_.covers({.method = DavMethod::kDelete, .path = "/"}));
   EXPECT_FALSE(model_.covers({.method = DavMethod::kPropfind, .path = "/", .depth = 2}));
+  EXPECT_FALSE(model_.covers({.method = DavMethod::kPropfind, .path = "/d/f/", .depth = 1}));
   EXPECT_FALSE(model_.covers({.method = DavMethod::kGet, .path = "//d"}));
 }
 
@@ -205,7 +206,6 @@ TEST(WebdavModelAgainstNginx, KnowsEveryAnswerOfARealServer) {
       {.method = DavMethod::kPropfind, .path = "/a", .depth = 1},
       {.method = DavMethod::kPropfind, .path = "/a/", .depth = 0},
       {.method = DavMethod::kPropfind, .path = "/a/t.txt", .depth = 1},
-      {.method = DavMethod::kPropfind, .path = "/a/t.txt/", .depth = 0},
       {.method = DavMethod::kPropfind, .path = "/none/", .depth = 1},
       {.method = DavMethod::kCopy, .path = "/a/t.txt", .destination = "/new/t.txt"},
       {.method = DavMethod::kCopy, .path = "/a/b/c.dat", .destination = "/new/t.txt", .overwrite = false},
@@ -213,6 +213,8 @@ TEST(WebdavModelAgainstNginx, KnowsEveryAnswerOfARealServer) {
       {.method = DavMethod::kMove, .path = "/a/b/c.dat", .destination = "/new/t.txt"},
       {.method = DavMethod::kGet, .path = "/new/t.txt"},
       {.method = DavMethod::kMove, .path = "/a/b/c.dat", .destination = "/new/u.txt"},
+      {.method = DavMethod::kMove, .path = "/a/b/c.dat", .destination = "/new/u.txt", .overwrite = false},
+      {.method = DavMethod::kMove, .path = "/a/b/c.dat", .destination = "/new/t.txt", .overwrite = false},
       {.method = DavMethod::kCopy, .path = "/a/", .destination = "/copy/"},
       {.method = DavMethod::kMove, .path = "/copy/", .destination = "/moved/"},
       {.method = DavMethod::kPropfind, .path = "/moved/", .depth = 1},
@@ -233,7 +235,6 @@ TEST(WebdavModelAgainstNginx, KnowsEveryAnswerOfARealServer) {
     ASSERT_TRUE(reply.ok()) << reply.error();
     EXPECT_EQ(mismatch(expected, *reply), std::nullopt);
   }
-  EXPECT_EQ(client.connections(), 1);
 }
 
 TEST(WebdavModelAgainstNginx, KnowsEveryAnswerToTheDemosUsers) {

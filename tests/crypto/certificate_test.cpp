@@ -30,11 +30,9 @@ TEST_F(Certificates, OfAPartyVerifyUnderTheClusterAuthority) {
   const SecretKey authority_key = SecretKey::generate();
   const SecretKey node_key = SecretKey::generate();
   const auto authority = make_certificate(
-      {.subject = "zz CA", .issuer = "zz CA", .key = authority_key.public_key(), .authority = true},
-      authority_key);
+      {.subject = "zz CA", .issuer = "zz CA", .key = authority_key.public_key(), .authority = true}, authority_key);
   const auto node = make_certificate(
-      {.subject = "node-0", .issuer = "zz CA", .key = node_key.public_key(), .authority = false},
-      authority_key);
+      {.subject = "node-0", .issuer = "zz CA", .key = node_key.public_key(), .authority = false}, authority_key);
   ASSERT_TRUE(authority.ok()) << authority.error();
   ASSERT_TRUE(node.ok()) << node.error();
   EXPECT_EQ(judge(node->get(), authority->get()), X509_V_OK);
@@ -44,11 +42,9 @@ TEST_F(Certificates, OfAnotherAuthorityDoNotVerify) {
   const SecretKey authority_key = SecretKey::generate();
   const SecretKey impostor_key = SecretKey::generate();
   const auto authority = make_certificate(
-      {.subject = "zz CA", .issuer = "zz CA", .key = authority_key.public_key(), .authority = true},
-      authority_key);
+      {.subject = "zz CA", .issuer = "zz CA", .key = authority_key.public_key(), .authority = true}, authority_key);
   const auto forged = make_certificate(
-      {.subject = "node-0", .issuer = "zz CA", .key = impostor_key.public_key(), .authority = false},
-      impostor_key);
+      {.subject = "node-0", .issuer = "zz CA", .key = impostor_key.public_key(), .authority = false}, impostor_key);
   ASSERT_TRUE(authority.ok() && forged.ok());
   EXPECT_EQ(judge(forged->get(), authority->get()), X509_V_ERR_CERT_SIGNATURE_FAILURE);
 }

@@ -31,8 +31,8 @@ ClusterFile sample(std::uint32_t f, std::uint32_t g) {
   const std::size_t hosts = std::max(3 * f + 1, 2 * g + 1);
   for (std::size_t i = 0; i < hosts; ++i) cluster.hosts.push_back({id_of<HostId>(i), fresh_key()});
   for (std::size_t i = 0; i < cluster.n(); ++i) {
-    cluster.nodes.push_back({id_of<NodeId>(i), id_of<HostId>(i),
-                             Address{"127.0.0.1", static_cast<std::uint16_t>(4000 + i)}, fresh_key()});
+    cluster.nodes.push_back(
+        {id_of<NodeId>(i), id_of<HostId>(i), Address{"127.0.0.1", static_cast<std::uint16_t>(4000 + i)}, fresh_key()});
   }
   cluster.clients.push_back({ClientId{0}, "operator", fresh_key(), true});
   cluster.clients.push_back({ClientId{1}, "gateway", fresh_key(), false});
@@ -41,8 +41,7 @@ ClusterFile sample(std::uint32_t f, std::uint32_t g) {
   web.name = "web";
   web.g = g;
   web.adapter = "http";
-  web.command = {"/usr/sbin/nginx", "-c",        "$STATE/nginx \"quoted\".conf",
-                 "back\\slash",     "tab\there", "ümlaut"};
+  web.command = {"/usr/sbin/nginx", "-c", "$STATE/nginx \"quoted\".conf", "back\\slash", "tab\there", "ümlaut"};
   web.initial_state = "/srv/tree";
   web.gateway = Address{"::1", 8080};
   for (std::size_t i = 0; i < 2 * g + 1; ++i) web.slots.push_back({id_of<SlotId>(i), id_of<HostId>(i)});
@@ -130,11 +129,10 @@ TEST_F(ClusterFiles, AnUnknownKeyIsRefusedWhereverItStands) {
   expect_refused("initial_state =", "state =", "unknown key \"state\" in [[service]]");
   expect_refused("reply_headers =", "headers =", "unknown key \"headers\" in [service.http]");
   expect_refused("[timing]", "[timeing]", "unknown key \"timeing\" in the file");
-  expect_refused("[[host]]\nid = 0\n", "[[host]]\nweight = 1\nid = 0\n", "unknown key \"weight\" in [[host]]",
-                 1);
+  expect_refused("[[host]]\nid = 0\n", "[[host]]\nweight = 1\nid = 0\n", "unknown key \"weight\" in [[host]]", 1);
   expect_refused("[[node]]\nid = 0\n", "[[node]]\nid = 0\nzone = 2\n", "unknown key \"zone\" in [[node]]", 2);
-  expect_refused("[[service.slot]]\n", "[[service.slot]]\nweight = 2\n",
-                 "unknown key \"weight\" in [[service.slot]]", 1);
+  expect_refused("[[service.slot]]\n", "[[service.slot]]\nweight = 2\n", "unknown key \"weight\" in [[service.slot]]",
+                 1);
 }
 
 TEST_F(ClusterFiles, FAndGOutOfRangeAreRefused) {
@@ -151,10 +149,8 @@ TEST_F(ClusterFiles, FAndGOutOfRangeAreRefused) {
 }
 
 TEST_F(ClusterFiles, TheNumbersOfNodesAndSlotsFollowFromFAndG) {
-  EXPECT_THAT(error_with("f = 1", "f = 2"),
-              EndsWith("f = 2 needs 7 [[node]] entries (3f+1), the file has 4"));
-  EXPECT_THAT(error_with("g = 1", "g = 2"),
-              EndsWith("service \"web\": g = 2 needs 5 slots (2g+1), the file has 3"));
+  EXPECT_THAT(error_with("f = 1", "f = 2"), EndsWith("f = 2 needs 7 [[node]] entries (3f+1), the file has 4"));
+  EXPECT_THAT(error_with("g = 1", "g = 2"), EndsWith("service \"web\": g = 2 needs 5 slots (2g+1), the file has 3"));
 }
 
 TEST_F(ClusterFiles, TwoNodesOnOneHostAreRefusedEvenLocally) {
@@ -170,10 +166,8 @@ TEST_F(ClusterFiles, TwoSlotsOfAServiceOnOneHostAreRefusedEvenLocally) {
 TEST_F(ClusterFiles, IdsOutOfOrderAreRefused) {
   expect_refused("[[node]]\nid = 1\n", "[[node]]\nid = 2\n", "[[node]] id = 2 is out of order, expected 1");
   expect_refused("[[host]]\nid = 1\n", "[[host]]\nid = 3\n", "[[host]] id = 3 is out of order, expected 1");
-  expect_refused("[[client]]\nid = 1\n", "[[client]]\nid = 0\n",
-                 "[[client]] id = 0 is out of order, expected 1");
-  expect_refused("[[service]]\nid = 1\n", "[[service]]\nid = 2\n",
-                 "[[service]] id = 2 is out of order, expected 1");
+  expect_refused("[[client]]\nid = 1\n", "[[client]]\nid = 0\n", "[[client]] id = 0 is out of order, expected 1");
+  expect_refused("[[service]]\nid = 1\n", "[[service]]\nid = 2\n", "[[service]] id = 2 is out of order, expected 1");
   expect_refused("[[service.slot]]\nid = 1\n", "[[service.slot]]\nid = 2\n",
                  "service \"web\": slot id = 2 is out of order, expected 1");
 }
@@ -221,8 +215,8 @@ TEST_F(ClusterFiles, ValuesOfTheWrongTypeAreRefused) {
 }
 
 TEST_F(ClusterFiles, AddressesNeedAHostAndAPort) {
-  for (const char* bad : {"127.0.0.1", "4000", ":4000", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:-1",
-                          "::1:4000", "[::1]", "a b:4000", "127.0.0.1:40x0", ""}) {
+  for (const char* bad : {"127.0.0.1", "4000", ":4000", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:-1", "::1:4000",
+                          "[::1]", "a b:4000", "127.0.0.1:40x0", ""}) {
     expect_refused("127.0.0.1:4003", bad, fmt::format("[[node]] address = \"{}\" is not ADDRESS:PORT", bad));
   }
   EXPECT_THAT(error_with("127.0.0.1:4003", "127.0.0.1:0"), EndsWith("node 3: address needs a port"));
@@ -233,8 +227,7 @@ TEST_F(ClusterFiles, AddressesNeedAHostAndAPort) {
 
 TEST_F(ClusterFiles, NamesAreShortAndPlain) {
   for (const char* bad : {"", "a b", "../up", ".hidden", "-flag", "a/b"}) {
-    EXPECT_THAT(error_with("name = \"web\"", fmt::format("name = \"{}\"", bad)),
-                HasSubstr("must be 1 to 64 of"))
+    EXPECT_THAT(error_with("name = \"web\"", fmt::format("name = \"{}\"", bad)), HasSubstr("must be 1 to 64 of"))
         << bad;
   }
   cluster_.name = "two\nlines";
@@ -260,8 +253,7 @@ TEST_F(ClusterFiles, AnAdapterGetsOnlyWhatItUses) {
 TEST_F(ClusterFiles, LimitsThatContradictEachOtherAreRefused) {
   EXPECT_THAT(error_with("op_bytes_max = 4194304", "op_bytes_max = 8388608"),
               HasSubstr("does not fit a frame of frame_bytes_max = 8388608"));
-  EXPECT_THAT(error_with("batch_requests_max = 1024", "batch_requests_max = 65535"),
-              HasSubstr("does not fit a frame"));
+  EXPECT_THAT(error_with("batch_requests_max = 1024", "batch_requests_max = 65535"), HasSubstr("does not fit a frame"));
   EXPECT_THAT(error_with("send_queue_bytes_max = 67108864", "send_queue_bytes_max = 1048576"),
               HasSubstr("is less than frame_bytes_max"));
   EXPECT_THAT(error_with("history_bytes_max = 1073741824", "history_bytes_max = 1048576"),
@@ -270,8 +262,7 @@ TEST_F(ClusterFiles, LimitsThatContradictEachOtherAreRefused) {
               HasSubstr("does not fit a request of op_bytes_max"));
   EXPECT_THAT(error_with("overdue_floor_ms = 100", "overdue_floor_ms = 3000"),
               HasSubstr("is more than overdue_ceiling_ms"));
-  expect_refused("client_window = 17", "client_window = 0",
-                 "[limits] client_window = 0 is out of range (1 to 65535)");
+  expect_refused("client_window = 17", "client_window = 0", "[limits] client_window = 0 is out of range (1 to 65535)");
   cluster_.limits.client_window = 0;
   EXPECT_EQ(judged(cluster_), "cluster.toml: [limits] client_window = 0 is out of range (1 to 65535)");
 }

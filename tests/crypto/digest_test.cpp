@@ -15,8 +15,7 @@ TEST(Sha256, GivesThePublishedValues) {
   EXPECT_EQ(hex(sha256(as_bytes("abc"))), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
   EXPECT_EQ(hex(sha256(as_bytes("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq"))),
             "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");
-  EXPECT_EQ(hex(sha256(Bytes(1'000'000, 'a'))),
-            "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+  EXPECT_EQ(hex(sha256(Bytes(1'000'000, 'a'))), "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
 }
 
 // What a DigestWriter stands for: its fields laid out one after the other.
@@ -45,8 +44,7 @@ TEST(DigestWriter, HashesItsFieldsLittleEndianWithLengths) {
 // The writer's buffer holds 512 bytes: sizes below, at and above it, and fields longer than it, give the same
 // bytes.
 TEST(DigestWriter, GivesTheSameDigestWhateverItsBufferHolds) {
-  for (const std::size_t field :
-       {0u, 1u, 7u, 100u, 479u, 480u, 481u, 487u, 488u, 489u, 511u, 512u, 513u, 5000u}) {
+  for (const std::size_t field : {0u, 1u, 7u, 100u, 479u, 480u, 481u, 487u, 488u, 489u, 511u, 512u, 513u, 5000u}) {
     for (int fields = 1; fields <= 5; ++fields) {
       Layout layout;
       layout.u64(1);

@@ -105,9 +105,7 @@ TEST(SignedFieldsTest, CoverDomainClusterVersionKindAndFieldBorders) {
   const ClusterId one{};
   ClusterId two{};
   two.bytes[0] = 1;
-  const auto bytes = [](const SignedFields& fields) {
-    return Bytes(fields.view().begin(), fields.view().end());
-  };
+  const auto bytes = [](const SignedFields& fields) { return Bytes(fields.view().begin(), fields.view().end()); };
   SignedFields base(one, "WAKE");
   base.u64(1).bytes(as_bytes("ab"));
   SignedFields same(one, "WAKE");
@@ -189,8 +187,8 @@ TEST_F(KeyFile, ThatBelongsToSomebodyElseIsRefused) {
 TEST_F(KeyFile, WithOtherContentIsRefused) {
   const std::string digits = to_hex(SecretKey::generate().seed());
   for (const std::string& text :
-       {std::string(), std::string("\n"), digits.substr(1) + "\n", digits + "0\n", digits + " ",
-        digits + "\n\n", "g" + digits.substr(1) + "\n", std::string(100, 'a')}) {
+       {std::string(), std::string("\n"), digits.substr(1) + "\n", digits + "0\n", digits + " ", digits + "\n\n",
+        "g" + digits.substr(1) + "\n", std::string(100, 'a')}) {
     write(text, 0600);
     EXPECT_THAT(load_error(), HasSubstr("not a key file")) << text;
   }

@@ -99,8 +99,8 @@ class Tls : public ::testing::Test {
     SSL_CTX_set_verify(out.get(), SSL_VERIFY_NONE, nullptr);
     SSL_CTX_set_alpn_protos(out.get(), kOurProtocol.data(), kOurProtocol.size());
     if (key != nullptr) {
-      const auto made = make_certificate(
-          {.subject = "x", .issuer = "x", .key = key->public_key(), .authority = false}, *key);
+      const auto made =
+          make_certificate({.subject = "x", .issuer = "x", .key = key->public_key(), .authority = false}, *key);
       const PrivateKeyPtr private_key = to_openssl(*key);
       EXPECT_EQ(SSL_CTX_use_certificate(out.get(), made->get()), 1);
       EXPECT_EQ(SSL_CTX_use_PrivateKey(out.get(), private_key.get()), 1);
@@ -323,8 +323,7 @@ TEST_F(Tls, AnOverlongCertificateIsRefused) {
   ForeignContext other = foreign(&client_key_);
   for (int i = 0; i < 20; ++i) {
     const auto padding = make_certificate(
-        {.subject = "padding", .issuer = "x", .key = stranger_key_.public_key(), .authority = true},
-        stranger_key_);
+        {.subject = "padding", .issuer = "x", .key = stranger_key_.public_key(), .authority = true}, stranger_key_);
     ASSERT_EQ(SSL_CTX_add1_chain_cert(other.get(), padding->get()), 1);
   }
   End server_end(node.new_connection(true, std::nullopt));

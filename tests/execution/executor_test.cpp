@@ -192,11 +192,17 @@ TEST(Executor, ChangesTheBearerWhenBodiesLag) {
   EXPECT_EQ(slot.run(), 1);
 }
 
-TEST(Executor, TakesBatchesFromTheBearerOnly) {
+TEST(Executor, TakesAnUndecidedBatchFromTheBearerOnly) {
   Slot slot;
   slot.all_up();
   const auto batch = make_batch(1, {{1, 1, "put a 1"}});
   EXPECT_EQ(slot.core.step(not_bearer_of(slot), batch), Refusal::kNotAllowed);
+  slot.order(0, batch);
+  slot.order(1, batch);
+  const auto other = make_batch(1, {{1, 1, "put a 2"}});
+  EXPECT_EQ(slot.core.step(not_bearer_of(slot), other), Refusal::kNotAllowed);
+  EXPECT_EQ(slot.core.step(not_bearer_of(slot), batch), Refusal::kNone);  // on its way from an earlier bearer
+  EXPECT_EQ(slot.run(), 1);
 }
 
 TEST(Executor, ALostBearerIsReplacedByANodeThatIsUp) {

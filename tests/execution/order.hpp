@@ -31,8 +31,8 @@ inline agreement::RequestPtr make_request(const Op& op) {
   request->session = SessionId{op.session};
   request->number = RequestNumber{op.number};
   request->op = SharedBytes::copy(op.text);
-  request->digest = agreement::request_digest(kService, request->client, request->session, request->number, 0,
-                                              request->op.view());
+  request->digest =
+      agreement::request_digest(kService, request->client, request->session, request->number, 0, request->op.view());
   return request;
 }
 

@@ -53,6 +53,13 @@ std::uint64_t cpu_ticks(const std::vector<ProcessInfo>& processes) {
   return out;
 }
 
+bool has_group(const std::string& name) {
+  for (const auto* root : {"/sys/fs/cgroup/unified/", "/sys/fs/cgroup/freezer/", "/sys/fs/cgroup/"}) {
+    if (fs::exists(root + name)) return true;
+  }
+  return false;
+}
+
 // ---- the life of a guest -----------------------------------------------------------------------------------------
 
 TEST_P(ProcessBackendTest, BootsFreezesThawsHandsOverAndDestroysAGuest) {
@@ -216,6 +223,20 @@ TEST_P(ProcessBackendTest, AFrozenGuestThatSpinsUsesNoCpuForFiveSeconds) {
   EXPECT_TRUE(world.until([&] { return cpu_ticks(processes) > frozen + 5; })) << "it does not spin again";
 }
 
+TEST_P(ProcessBackendTest, FreezesAGuestThatForksWithoutEndByItsControlGroup) {
+  if (GetParam() == FreezerKind::kSignals) GTEST_SKIP() << "signals cannot hold it";
+  boot("bomb");
+  ASSERT_TRUE(world.freeze(kGuest));
+  const auto frozen = world.backend->processes(kGuest);
+  EXPECT_GE(frozen.size(), 2u);
+  for (int i = 0; i < 100; ++i) {
+    world.loop.run_one();
+    ASSERT_EQ(world.backend->processes(kGuest), frozen);
+  }
+  EXPECT_TRUE(world.thaw(kGuest));
+  EXPECT_TRUE(world.until([&] { return world.backend->processes(kGuest) != frozen; })) << "it does not fork again";
+}
+
 TEST_P(ProcessBackendTest, FreezesEveryThreadAlsoWhenTheFirstOneEnded) {
   boot("headless");
   const auto processes = noted();
@@ -329,7 +350,8 @@ TEST_P(ProcessBackendTest, CrashesAGuestAsleepOrAwakeAndReportsItsDeath) {
     if (asleep) {
       ASSERT_TRUE(world.freeze(kGuest));
     }
-    EXPECT_TRUE(world.inject(kGuest, FaultKind::kCrash));
+    const auto crashed = world.inject(kGuest, FaultKind::kCrash);
+    EXPECT_TRUE(crashed) << crashed.error();
     EXPECT_TRUE(world.until([&] { return !world.dead.empty(); }));
     EXPECT_TRUE(world.until([&] { return all_gone(processes); }));
     EXPECT_EQ(world.dead, std::vector<GuestId>{kGuest});
@@ -342,9 +364,11 @@ TEST_P(ProcessBackendTest, LeavesNothingWhenItIsClosed) {
   boot("family", 5);
   const auto processes = noted();
   const auto warden = read_process(static_cast<pid_t>(world.backend->warden()));
+  const std::string name = world.options().name;
   world.backend.reset();
   EXPECT_TRUE(all_gone(processes));
   EXPECT_TRUE(is_gone(*warden));
+  EXPECT_FALSE(has_group(name));
   EXPECT_FALSE(fs::exists(world.work(kGuest)));
 }
 
@@ -364,6 +388,7 @@ TEST_P(ProcessBackendTest, RemovesWhatAnEarlierDaemonLeftOfItsSlotsOnly) {
 TEST_P(ProcessBackendTest, ReportsEveryGuestDeadAndItselfUselessWhenTheWardenIsKilled) {
   world.backend.reset();
   ProcessOptions options = world.options();
+  const std::string options_name = options.name;
   std::string fatal;
   options.on_fatal = [&](const std::string& why) { fatal = why; };
   auto made = ProcessBackend::make(world.loop, std::move(options));
@@ -378,6 +403,8 @@ TEST_P(ProcessBackendTest, ReportsEveryGuestDeadAndItselfUselessWhenTheWardenIsK
   EXPECT_EQ(world.dead, std::vector<GuestId>{kGuest});
   EXPECT_TRUE(world.until([&] { return all_gone(processes); }));
   EXPECT_FALSE(world.boot(guest_id(2)));
+  world.backend.reset();
+  EXPECT_FALSE(has_group(options_name));
 }
 
 // A daemon in a process of its own, that boots a waking and a sleeping guest, says so, and runs until it is killed.
@@ -434,9 +461,7 @@ TEST_P(ProcessBackendTest, KillingTheDaemonLeavesNoProcessAndNoFile) {
   EXPECT_TRUE(world.until([&] { return is_gone(*warden); }));
   EXPECT_TRUE(all_gone(processes));
   EXPECT_TRUE(fs::is_empty(options.work_dir));
-  for (const auto* root : {"/sys/fs/cgroup/unified/", "/sys/fs/cgroup/freezer/", "/sys/fs/cgroup/"}) {
-    EXPECT_FALSE(fs::exists(root + options.name));
-  }
+  EXPECT_FALSE(has_group(options.name));
 }
 
 // ---- the messages between daemon and warden ------------------------------------------------------------------------

@@ -28,6 +28,7 @@
 #include <thread>
 
 #include "agreement/agent_link.hpp"
+#include "base/bytes.hpp"
 
 namespace {
 
@@ -43,8 +44,7 @@ void note_pid() {
 }
 
 [[noreturn]] void spin() {
-  for (volatile unsigned long i = 0;; i = i + 1) {
-  }
+  for (;;) asm volatile("");
 }
 
 template <class Body>

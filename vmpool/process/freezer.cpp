@@ -24,6 +24,8 @@ namespace fs = std::filesystem;
 
 // Rounds of waiting for everything to stop before it is killed anyway.
 constexpr int kStopRoundsMax = 50;
+// Rounds in which the killed may end before the rest is stopped again.
+constexpr int kDyingRounds = 10;
 
 Error failed(const std::string& path, std::string_view doing, int code) {
   return Error{path + ": cannot " + std::string(doing) + ": " + std::strerror(code)};
@@ -129,12 +131,18 @@ class CgroupV1 final : public Freezer {
   Result<void> thaw() override { return write_control(state_file(), "THAWED"); }
   [[nodiscard]] bool kill_round() override {
     if (group_processes(directory_).empty()) return true;
+    // Those that were killed need a moment to die; freezing them again would only keep them from it.
+    if (dying_rounds_ > 0) {
+      --dying_rounds_;
+      return false;
+    }
     if (!frozen() && ++rounds_ < kStopRoundsMax) {
       (void)freeze();
       return false;
     }
     // A frozen task takes no signal before it thaws, and then dies of this one first.
     rounds_ = 0;
+    dying_rounds_ = kDyingRounds;
     kill_group(directory_);
     for (const std::string& nested : tree_of(directory_)) {
       (void)write_control(nested + "/freezer.state", "THAWED");
@@ -148,6 +156,7 @@ class CgroupV1 final : public Freezer {
   [[nodiscard]] std::string state_file() const { return directory_ + "/freezer.state"; }
   std::string directory_;
   int rounds_ = 0;
+  int dying_rounds_ = 0;
 };
 
 class Signals final : public Freezer {

@@ -6,7 +6,7 @@
 // Three kinds. With control groups (version 2, or the version 1 freezer) a process cannot leave by forking, by starting
 // a session or by losing its parent. Without permission for those, the guest's first process is made the reaper of its
 // descendants (PR_SET_CHILD_SUBREAPER, set by whoever starts it), so its family tree stays whole, and is stopped and
-// killed by signals.
+// killed by signals. A guest that forks and ends without pause can stay unseen by signals; control groups hold it.
 //
 // One thread. No call waits: freeze() starts it and frozen() says when it is done; kill_round() is repeated until it
 // returns true. The caller chooses the pace.

@@ -97,9 +97,11 @@ struct GuestProcess {
   std::string log;
   Phase phase = Phase::kStarting;
   bool spawn_answered = false;
+  bool ready = false;   // the agent said so
   bool exited = false;  // nothing spawned, or its first process was reaped
   bool frozen = false;
   bool silenced = false;    // by a fault: stays frozen whatever the pool wants
+  bool dying = false;       // the task kills it, other than to destroy it
   bool forgetting = false;  // destroying: the warden removes what is left
   std::unique_ptr<Freezer> freezer;
   std::shared_ptr<AgentChannel> channel;

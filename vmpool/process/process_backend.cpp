@@ -54,16 +54,14 @@ void remove_leftovers(const ProcessOptions& options) {
 }  // namespace
 
 struct ProcessBackend::State : std::enable_shared_from_this<ProcessBackend::State> {
-  State(boost::asio::io_context& io, ProcessOptions given, FreezerHome freezer_home, Warden started)
+  State(boost::asio::io_context& io, ProcessOptions given, Warden started)
       : loop(io),
         options(std::move(given)),
-        home(std::move(freezer_home)),
         warden(std::move(started)),
         reports(io, ::fcntl(warden.socket(), F_DUPFD_CLOEXEC, 0)) {}
 
   boost::asio::io_context& loop;
   ProcessOptions options;
-  FreezerHome home;
   Warden warden;
   boost::asio::posix::stream_descriptor reports;
   std::map<GuestId, GuestPtr> guests;
@@ -129,7 +127,7 @@ struct ProcessBackend::State : std::enable_shared_from_this<ProcessBackend::Stat
 
   Result<void> spawn(const GuestPtr& guest) {
     if (auto made = make_directory(guest->work); !made) return made;
-    auto freezer = Freezer::make(home, guest->name);
+    auto freezer = Freezer::make(warden.home(), guest->name);
     if (!freezer) return Error{freezer.error()};
     guest->freezer = std::move(*freezer);
     set_aside_if_long(guest->log);
@@ -164,10 +162,9 @@ struct ProcessBackend::State : std::enable_shared_from_this<ProcessBackend::Stat
 
   void heard(const GuestPtr& guest, const agreement::FromAgent& line) {
     using LineKind = agreement::FromAgent::Kind;
-    if (line.kind == LineKind::kReady && guest->phase == Phase::kStarting) {
-      guest->limit.cancel();
-      guest->phase = Phase::kRunning;
-      std::exchange(guest->boot, nullptr)({});
+    if (line.kind == LineKind::kReady) {
+      guest->ready = true;
+      boot_if_complete(guest);
     } else if (line.kind == LineKind::kFailed && guest->phase == Phase::kStarting) {
       boot_failed(guest, line.error);
     } else if (line.kind == LineKind::kFailed && guest->phase == Phase::kRunning) {
@@ -176,6 +173,14 @@ struct ProcessBackend::State : std::enable_shared_from_this<ProcessBackend::Stat
       guest->limit.cancel();
       std::exchange(guest->fault, nullptr)({});
     }
+  }
+
+  // The agent may speak before the warden does; without its process id it cannot be frozen.
+  void boot_if_complete(const GuestPtr& guest) {
+    if (guest->phase != Phase::kStarting || !guest->ready || !guest->spawn_answered) return;
+    guest->limit.cancel();
+    guest->phase = Phase::kRunning;
+    std::exchange(guest->boot, nullptr)({});
   }
 
   void channel_ended(const GuestPtr& guest, const std::string& why) {
@@ -289,13 +294,14 @@ struct ProcessBackend::State : std::enable_shared_from_this<ProcessBackend::Stat
       const GuestPtr g = weak.lock();
       done(result || !g || g->exited ? Result<void>() : result);
     };
+    guest->dying = true;
     guest->task.run(guest, {guest->name + ": killing", kDestroyTimeoutMs,
                             [g = guest.get()]() -> Result<bool> { return g->freezer->kill_round(); }, finish});
   }
 
   // A guest that does not keep to the protocol, or cannot be told anything any more, is as good as dead.
   void condemn(const GuestPtr& guest) {
-    crash(guest, [](const Result<void>&) {});
+    if (!guest->dying) crash(guest, [](const Result<void>&) {});
   }
 
   // ---- the end -------------------------------------------------------------------------------------------------
@@ -305,6 +311,8 @@ struct ProcessBackend::State : std::enable_shared_from_this<ProcessBackend::Stat
     if (guest->phase == Phase::kStarting) return boot_failed(guest, how + " before it was ready");
     if (guest->phase != Phase::kRunning) return;
     guest->phase = Phase::kDead;
+    // A crash goes on: the first process went, its family follows.
+    if (!guest->dying) guest->task.cancel(guest->name + " " + how);
     drop_calls(guest, guest->name + " " + how);
     guest->channel->close();
     if (on_dead) on_dead(guest->id);
@@ -312,7 +320,6 @@ struct ProcessBackend::State : std::enable_shared_from_this<ProcessBackend::Stat
 
   static void drop_calls(const GuestPtr& guest, const std::string& why) {
     guest->limit.cancel();
-    guest->task.cancel(why);
     if (guest->fault) std::exchange(guest->fault, nullptr)(Error{why});
     if (guest->boot) std::exchange(guest->boot, nullptr)(Error{why});
   }
@@ -332,6 +339,7 @@ struct ProcessBackend::State : std::enable_shared_from_this<ProcessBackend::Stat
     if (guest->forgetting) return;
     if (guest->phase == Phase::kDestroying && guest->task.running()) return;
     guest->phase = Phase::kDestroying;
+    guest->task.cancel(guest->name + " is being destroyed");
     drop_calls(guest, guest->name + " is being destroyed");
     if (guest->channel) guest->channel->close();
     const auto step = [g = guest.get()]() -> Result<bool> {
@@ -397,6 +405,7 @@ struct ProcessBackend::State : std::enable_shared_from_this<ProcessBackend::Stat
         case WardenReport::Kind::kSpawned:
           guest->spawn_answered = true;
           guest->freezer->set_first(report->pid);
+          boot_if_complete(guest);
           break;
         case WardenReport::Kind::kNotSpawned:
           guest->spawn_answered = guest->exited = true;
@@ -408,7 +417,7 @@ struct ProcessBackend::State : std::enable_shared_from_this<ProcessBackend::Stat
         case WardenReport::Kind::kForgotten:
           forgotten(guest, report->text);
           break;
-        case WardenReport::Kind::kLost:
+        default:
           break;
       }
     }
@@ -468,12 +477,10 @@ Result<std::unique_ptr<ProcessBackend>> ProcessBackend::make(boost::asio::io_con
     fs::create_directories(directory, error);
     if (error) return Error{directory + ": cannot make the directory: " + error.message()};
   }
-  auto home = open_freezer(options.name, options.freezer);
-  if (!home) return Error{home.error()};
-  remove_leftovers(options);
-  auto warden = Warden::start(*home, options.keep_fd);
+  auto warden = Warden::start({options.name, options.freezer, options.keep_fd});
   if (!warden) return Error{warden.error()};
-  auto state = std::make_shared<State>(loop, std::move(options), std::move(*home), std::move(*warden));
+  remove_leftovers(options);
+  auto state = std::make_shared<State>(loop, std::move(options), std::move(*warden));
   state->wait_for_reports();
   return std::unique_ptr<ProcessBackend>(new ProcessBackend(std::move(state)));
 }
@@ -485,6 +492,8 @@ ProcessBackend::~ProcessBackend() {
   for (const auto& [id, guest] : state_->guests) {
     if (guest->channel) guest->channel->close();
   }
+  // Otherwise the warden does it.
+  if (state_->lost) (void)clear_freezer(state_->warden.home(), kDestroyTimeoutMs);
 }
 
 void ProcessBackend::boot(const GuestId& guest, Done done) { state_->boot(guest, std::move(done)); }
@@ -504,7 +513,7 @@ std::vector<std::int64_t> ProcessBackend::processes(const GuestId& guest) const 
   return {pids.begin(), pids.end()};
 }
 
-FreezerKind ProcessBackend::freezer() const { return state_->home.kind; }
+FreezerKind ProcessBackend::freezer() const { return state_->warden.home().kind; }
 std::int64_t ProcessBackend::warden() const { return state_->warden.pid(); }
 
 }  // namespace zz::vmpool

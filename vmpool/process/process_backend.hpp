@@ -41,7 +41,7 @@ struct ProcessOptions {
   std::function<std::vector<std::string>(const GuestId& guest, const std::string& work)> command;
   std::uint32_t boot_timeout_ms = 20'000;
   std::optional<FreezerKind> freezer;  // nothing: the best that works
-  int keep_fd = -1;                    // see Warden::start
+  int keep_fd = -1;                    // see Warden::Options
   // The warden was killed: every guest is dead and none can boot.
   std::function<void(std::string)> on_fatal;
 };

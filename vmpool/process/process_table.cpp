@@ -94,14 +94,20 @@ std::optional<ProcessInfo> read_process(pid_t pid) {
   return parse_stat(pid, read_small(path.c_str(), buffer));
 }
 
-std::vector<ProcessInfo> list_processes() {
-  std::vector<ProcessInfo> out;
+std::vector<pid_t> list_pids() {
+  std::vector<pid_t> out;
   const DirPtr dir(::opendir("/proc"));
   if (!dir) return out;
   while (const dirent* entry = ::readdir(dir.get())) {
-    const auto pid = parse_pid(entry->d_name);
-    if (!pid) continue;
-    if (const auto info = read_process(*pid)) out.push_back(*info);
+    if (const auto pid = parse_pid(entry->d_name)) out.push_back(*pid);
+  }
+  return out;
+}
+
+std::vector<ProcessInfo> list_processes() {
+  std::vector<ProcessInfo> out;
+  for (const pid_t pid : list_pids()) {
+    if (const auto info = read_process(pid)) out.push_back(*info);
   }
   return out;
 }

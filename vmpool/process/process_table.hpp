@@ -24,6 +24,7 @@ struct ProcessInfo {
 
 // Nothing when there is no such process.
 std::optional<ProcessInfo> read_process(pid_t pid);
+std::vector<pid_t> list_pids();
 // All processes that can be seen, in no particular order of age; a snapshot with gaps, so callers repeat.
 std::vector<ProcessInfo> list_processes();
 // Those of `table` that are `root` or descend from it, without the dead, ascending by pid.

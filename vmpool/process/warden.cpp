@@ -1,5 +1,6 @@
 #include "vmpool/process/warden.hpp"
 
+#include <poll.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -67,7 +68,7 @@ std::optional<WardenReport> parse_report(const std::string& message) {
   });
 }
 
-Result<Warden> Warden::start(const FreezerHome& home, int keep_fd) {
+Result<Warden> Warden::start(const Options& options) {
   std::array<int, 2> ends{};
   if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends.data()) != 0)
     return Error{std::string("cannot make the warden's socket: ") + std::strerror(errno)};
@@ -79,7 +80,7 @@ Result<Warden> Warden::start(const FreezerHome& home, int keep_fd) {
   const pid_t pid = ::fork();
   if (pid == 0) {
     ::close(ends[0]);
-    run_warden(ends[1], home, keep_fd);
+    run_warden(ends[1], options);
   }
   const int code = errno;
   ::sigprocmask(SIG_SETMASK, &before, nullptr);
@@ -88,11 +89,24 @@ Result<Warden> Warden::start(const FreezerHome& home, int keep_fd) {
     ::close(ends[0]);
     return Error{std::string("cannot start the warden: ") + std::strerror(code)};
   }
-  return Warden(ends[0], pid);
+  Warden warden(ends[0], pid);
+  if (auto home = warden.await_home(); !home) return Error{home.error()};
+  return warden;
+}
+
+Result<void> Warden::await_home() {
+  pollfd ready{socket_, POLLIN, 0};
+  while (::poll(&ready, 1, -1) < 0 && errno == EINTR) {
+  }
+  const auto report = next_report();
+  if (!report || report->kind == WardenReport::Kind::kLost) return Error{"the warden ended at once"};
+  if (report->kind == WardenReport::Kind::kNoHome) return Error{report->text};
+  home_ = {static_cast<FreezerKind>(report->number), report->text};
+  return {};
 }
 
 Warden::Warden(Warden&& other) noexcept
-    : socket_(std::exchange(other.socket_, -1)), pid_(std::exchange(other.pid_, -1)) {}
+    : socket_(std::exchange(other.socket_, -1)), pid_(std::exchange(other.pid_, -1)), home_(std::move(other.home_)) {}
 
 Warden::~Warden() {
   if (pid_ < 0) return;

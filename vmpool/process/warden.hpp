@@ -9,8 +9,8 @@
 // get out of its sight by forking, by starting a session or by losing its parent. If the warden itself is killed, the
 // kernel kills the guests' first processes (PR_SET_PDEATHSIG), and the daemon sees the socket close.
 //
-// The Warden object is the daemon's end: one thread, no call waits except the destructor. start() forks, so it must be
-// called while the process has one thread.
+// The Warden object is the daemon's end: one thread, no call waits except start() and the destructor. start() forks, so
+// it must be called while the process has one thread.
 
 #include <sys/types.h>
 
@@ -39,6 +39,8 @@ struct SpawnCommand {
 // What the warden has to say.
 struct WardenReport {
   enum class Kind : std::uint8_t {
+    kHome,        // number: FreezerKind, text: directory. First of all, taken by start()
+    kNoHome,      // text: why. The warden ends
     kSpawned,     // pid
     kNotSpawned,  // text: why
     kExited,      // text: how. Of a spawned guest, once
@@ -53,14 +55,20 @@ struct WardenReport {
 
 class Warden {
  public:
-  // `keep_fd`: stays open in the warden as long as it lives (a lock that says guests may still run); -1 for none.
-  static Result<Warden> start(const FreezerHome& home, int keep_fd);
+  struct Options {
+    std::string name;                    // for open_freezer
+    std::optional<FreezerKind> freezer;  // nothing: the best that works
+    int keep_fd = -1;  // stays open in the warden as long as it lives (a lock that says guests may still run)
+  };
+  // The warden itself makes the freezers' home, so that it never stays behind.
+  static Result<Warden> start(const Options& options);
   Warden(Warden&& other) noexcept;
   Warden& operator=(Warden&&) = delete;
   // Ends the warden and waits until it has finished its duty.
   ~Warden();
 
   [[nodiscard]] pid_t pid() const { return pid_; }
+  [[nodiscard]] const FreezerHome& home() const { return home_; }
   // Becomes readable when there is a report.
   [[nodiscard]] int socket() const { return socket_; }
   // `control_fd` becomes descriptor 3 of the guest; the caller keeps (and closes) its own.
@@ -72,13 +80,15 @@ class Warden {
 
  private:
   Warden(int socket, pid_t pid) : socket_(socket), pid_(pid) {}
+  Result<void> await_home();
   Result<void> send(const std::string& message, int fd) const;
   int socket_ = -1;
   pid_t pid_ = -1;
+  FreezerHome home_;
 };
 
 // The warden's own life; never returns. `socket` is its end.
-[[noreturn]] void run_warden(int socket, const FreezerHome& home, int keep_fd);
+[[noreturn]] void run_warden(int socket, const Warden::Options& options);
 
 // The messages, for both ends.
 std::string encode_spawn(const SpawnCommand& command);

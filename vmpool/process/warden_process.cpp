@@ -18,6 +18,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <thread>
 
@@ -29,7 +30,7 @@ namespace {
 
 constexpr int kControlFd = 3;   // of guests
 constexpr int kSweepMinMs = 2;  // between rounds of killing orphans, doubled
-constexpr int kSweepMaxMs = 200;
+constexpr int kSweepMaxMs = 20;
 constexpr std::array kIgnored = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGUSR1, SIGUSR2};
 
 // What went wrong between fork and exec, through a pipe that exec closes.
@@ -49,6 +50,11 @@ std::string describe_exit(int status) {
   if (WIFSIGNALED(status))
     return "killed by signal " + std::to_string(WTERMSIG(status)) + " (" + ::strsignal(WTERMSIG(status)) + ")";
   return "exited with status " + std::to_string(WEXITSTATUS(status));
+}
+
+void send_report(int socket, const WardenReport& report) {
+  const std::string message = encode_report(report);
+  (void)::send(socket, message.data(), message.size(), MSG_NOSIGNAL);
 }
 
 class WardenProcess {
@@ -80,16 +86,13 @@ class WardenProcess {
     const auto deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(kWardenKillTimeoutMs);
     std::string left;
     if (auto cleared = clear_freezer(home_, kWardenKillTimeoutMs); !cleared) left = cleared.error();
-    FamilyKiller killer;
-    for (int wait_ms = 1;; wait_ms = std::min(2 * wait_ms, 20)) {
-      const bool gone = killer.round(descendants());
-      while (::waitpid(-1, nullptr, WNOHANG) > 0) {
-      }
-      if (gone && ::waitpid(-1, nullptr, WNOHANG) < 0 && errno == ECHILD) break;
+    for (auto& [number, guest] : guests_) guest.exited = true;  // no child is spared
+    for (int wait_ms = 1; !childless(); wait_ms = std::min(2 * wait_ms, kSweepMaxMs)) {
       if (std::chrono::steady_clock::now() >= deadline) {
         left += " processes of guests are still there";
         break;
       }
+      sweep();
       std::this_thread::sleep_for(std::chrono::milliseconds(wait_ms));
     }
     for (const auto& [number, guest] : guests_) {
@@ -102,15 +105,14 @@ class WardenProcess {
   }
 
  private:
-  [[nodiscard]] std::vector<ProcessInfo> descendants() const {
-    std::vector<ProcessInfo> out = family_of(list_processes(), self_);
-    std::erase_if(out, [this](const ProcessInfo& p) { return p.pid == self_; });
-    return out;
+  // The kernel's own word that there is no descendant: all of them would be children in the end.
+  [[nodiscard]] static bool childless() {
+    siginfo_t ignored{};
+    return ::waitid(P_ALL, 0, &ignored, WEXITED | WNOHANG | WNOWAIT) != 0 && errno == ECHILD;
   }
 
   void report(WardenReport::Kind kind, std::uint64_t number, pid_t pid, std::string text) const {
-    const std::string message = encode_report({kind, number, pid, std::move(text)});
-    (void)::send(socket_, message.data(), message.size(), MSG_NOSIGNAL);
+    send_report(socket_, {kind, number, pid, std::move(text)});
   }
 
   void reap() {
@@ -118,29 +120,48 @@ class WardenProcess {
       int status = 0;
       const pid_t pid = ::waitpid(-1, &status, WNOHANG);
       if (pid <= 0) return;
+      bool first = false;
       for (auto& [number, guest] : guests_) {
         if (guest.pid != pid || guest.exited) continue;
-        guest.exited = true;
+        first = guest.exited = true;
         report(WardenReport::Kind::kExited, number, pid, describe_exit(status));
         // What it left behind is ours now.
         sweeping_ = true;
         sweep_ms_ = kSweepMinMs;
       }
+      if (!first) stray_reaped_ = true;
     }
   }
 
-  // Kills the children that are nobody's first process: orphans of guests that ended.
+  // Kills the children that are nobody's first process: orphans of guests that ended. They are gone when none was
+  // seen and none ended unseen since the last look.
   void sweep() {
-    const std::vector<ProcessInfo> table = list_processes();
+    stray_reaped_ = false;
+    bool seen = false;
     std::vector<ProcessInfo> doomed;
+    std::vector<ProcessInfo> table = list_processes();
     for (const ProcessInfo& process : table) {
-      if (process.parent != self_ || process.state == 'Z' || is_first(process.pid)) continue;
+      if (process.parent != self_ || is_first(process.pid)) continue;
+      seen = true;
       const std::vector<ProcessInfo> family = family_of(table, process.pid);
       doomed.insert(doomed.end(), family.begin(), family.end());
     }
-    sweeping_ = !killer_.round(doomed);
-    sweep_ms_ = std::min(2 * sweep_ms_, kSweepMaxMs);
+    const bool gone = killer_.round(doomed);
+    kill_fresh_strays();
     reap();
+    sweeping_ = seen || stray_reaped_ || !gone;
+    sweep_ms_ = std::min(2 * sweep_ms_, kSweepMaxMs);
+  }
+
+  // Who forks and ends without pause is gone before its family is known; it is caught in the moment it is seen.
+  void kill_fresh_strays() const {
+    std::vector<pid_t> pids = list_pids();
+    std::sort(pids.begin(), pids.end(), std::greater<>());
+    for (const pid_t pid : pids) {
+      const auto process = read_process(pid);
+      if (process && process->parent == self_ && process->state != 'Z' && !is_first(pid))
+        send_signal(*process, SIGKILL);
+    }
   }
 
   [[nodiscard]] bool is_first(pid_t pid) const {
@@ -272,6 +293,7 @@ class WardenProcess {
   std::map<std::uint64_t, Guest> guests_;
   FamilyKiller killer_;
   bool sweeping_ = false;
+  bool stray_reaped_ = false;
   int sweep_ms_ = kSweepMinMs;
 };
 
@@ -289,20 +311,26 @@ int keep_only(int socket, int keep_fd) {
 
 }  // namespace
 
-void run_warden(int socket, const FreezerHome& home, int keep_fd) {
+void run_warden(int socket, const Warden::Options& options) {
   ::setsid();
   ::prctl(PR_SET_NAME, "zz-warden");
   ::prctl(PR_SET_CHILD_SUBREAPER, 1);
   for (const int signal : kIgnored) ::signal(signal, SIG_IGN);
   ::signal(SIGCHLD, SIG_DFL);
-  const int kept = keep_only(socket, keep_fd);
+  const int kept = keep_only(socket, options.keep_fd);
   sigset_t mask;
   sigemptyset(&mask);
   sigaddset(&mask, SIGCHLD);
   ::sigprocmask(SIG_SETMASK, &mask, nullptr);
   const int signals = ::signalfd(-1, &mask, SFD_NONBLOCK | SFD_CLOEXEC);
-  WardenProcess warden(kept, signals, home);
-  if (kept >= 0 && signals >= 0) warden.serve();
+  auto home = open_freezer(options.name, options.freezer);
+  if (!home) {
+    send_report(kept, {WardenReport::Kind::kNoHome, 0, 0, home.error()});
+    ::_exit(1);
+  }
+  send_report(kept, {WardenReport::Kind::kHome, static_cast<std::uint64_t>(home->kind), 0, home->directory});
+  WardenProcess warden(kept, signals, *home);
+  warden.serve();
   ::_exit(warden.finish());
 }
 

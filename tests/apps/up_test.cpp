@@ -1,0 +1,181 @@
+// A whole local cluster as its users run it: `zz up`, requests, faults of processes, and a clean end.
+
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "tests/apps/zz_process.hpp"
+
+namespace zz::apps {
+namespace {
+
+using test::TemporaryDirectory;
+using test::ZzProcess;
+using ::testing::HasSubstr;
+
+class Up : public ::testing::Test {
+ protected:
+  // zz COMMAND --dir DIR MORE…: its output; fails the test when it fails.
+  std::string zz(const std::string& command, const std::vector<std::string>& more = {}) {
+    std::vector<std::string> arguments = {command, "--dir", cluster_};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    ZzProcess process(arguments);
+    EXPECT_EQ(process.wait(), 0) << command << ": " << process.err();
+    return process.out();
+  }
+  nlohmann::json status() { return nlohmann::json::parse(zz("status", {"--json"}), nullptr, false); }
+  // The processes of the cluster whose command line holds `what`.
+  [[nodiscard]] std::vector<pid_t> processes(const std::string& what) const {
+    std::vector<pid_t> found;
+    for (const pid_t pid : test::processes_naming(cluster_)) {
+      std::string line = test::read_text("/proc/" + std::to_string(pid) + "/cmdline");
+      std::replace(line.begin(), line.end(), '\0', ' ');
+      if (line.find(what) != std::string::npos) found.push_back(pid);
+    }
+    return found;
+  }
+
+  TemporaryDirectory directory_;
+  std::string cluster_ = directory_ / "c";
+};
+
+TEST_F(Up, ServesTheSampleServiceAndLeavesNothingAtTheEnd) {
+  ZzProcess up({"up", cluster_});
+  ASSERT_TRUE(up.await_output("serving")) << up.out() << up.err();
+  EXPECT_THAT(up.out(), HasSubstr("LOCAL cluster"));
+  EXPECT_EQ(zz("call", {"put greeting hello"}), "ok\n");
+  EXPECT_EQ(zz("call", {"get greeting"}), "hello\n");
+
+  const nlohmann::json report = status();
+  ASSERT_TRUE(report.is_object());
+  EXPECT_EQ(report["nodes"].size(), 4u);
+  EXPECT_EQ(report["hosts"].size(), 3u);
+  for (const nlohmann::json& node : report["nodes"]) {
+    EXPECT_EQ(node["services"][0]["active"], nlohmann::json::array({0, 1}));
+  }
+  EXPECT_THAT(zz("status"), HasSubstr("4 of 4 agreement nodes answer"));
+
+  up.send_signal(SIGINT);
+  EXPECT_EQ(up.wait(), 0) << up.err();
+  EXPECT_THAT(up.out(), HasSubstr("nothing is left running"));
+  EXPECT_TRUE(test::processes_naming(cluster_).empty());
+}
+
+TEST_F(Up, RunsTheSameClusterAgain) {
+  for (int round = 0; round < 2; ++round) {
+    ZzProcess up({"up", cluster_});
+    ASSERT_TRUE(up.await_output("serving")) << up.out() << up.err();
+    EXPECT_EQ(zz("call", {"put x 1"}), "ok\n");
+    up.send_signal(SIGTERM);
+    EXPECT_EQ(up.wait(), 0) << up.err();
+  }
+}
+
+TEST_F(Up, IsRefusedWhileTheClusterRuns) {
+  ZzProcess first({"up", cluster_});
+  ASSERT_TRUE(first.await_output("serving")) << first.out() << first.err();
+  ZzProcess second({"up", cluster_});
+  EXPECT_EQ(second.wait(), 1);
+  EXPECT_THAT(second.err(), HasSubstr("this cluster is already running"));
+  EXPECT_EQ(zz("call", {"get x"}), "none\n");
+  first.send_signal(SIGINT);
+  EXPECT_EQ(first.wait(), 0);
+}
+
+TEST_F(Up, LeavesNoProcessWhenItIsKilled) {
+  ZzProcess up({"up", cluster_});
+  ASSERT_TRUE(up.await_output("serving")) << up.out() << up.err();
+  EXPECT_FALSE(test::processes_naming(cluster_).empty());
+  up.send_signal(SIGKILL);
+  EXPECT_EQ(up.wait(), 128 + SIGKILL);
+  EXPECT_EQ(test::await_no_process(cluster_), 0u);
+}
+
+TEST_F(Up, StopsCleanlyWhileItIsStarting) {
+  ZzProcess up({"up", cluster_});
+  ASSERT_TRUE(up.await_output("starting 4 agreement nodes")) << up.out() << up.err();
+  up.send_signal(SIGINT);
+  EXPECT_EQ(up.wait(), 0) << up.err();
+  EXPECT_TRUE(test::processes_naming(cluster_).empty());
+}
+
+TEST_F(Up, GoesOnWithoutOneNodeAndEndsWithoutTwo) {
+  ZzProcess up({"up", cluster_});
+  ASSERT_TRUE(up.await_output("serving")) << up.out() << up.err();
+  const std::vector<pid_t> third = processes("zz agreement --id 3 ");
+  ASSERT_EQ(third.size(), 1u);
+  ::kill(third[0], SIGKILL);
+  ASSERT_TRUE(up.await_output("node-3 was killed by signal 9")) << up.out();
+  ASSERT_TRUE(up.await_output("agreement node 3 does not answer")) << up.out();
+  EXPECT_EQ(zz("call", {"put x 1"}), "ok\n");
+  const std::vector<pid_t> second = processes("zz agreement --id 2 ");
+  ASSERT_EQ(second.size(), 1u);
+  ::kill(second[0], SIGKILL);
+  EXPECT_EQ(up.wait(), 1);
+  EXPECT_THAT(up.err(), HasSubstr("zz up: too many processes have ended: node-2 was killed by signal 9"));
+  EXPECT_TRUE(test::processes_naming(cluster_).empty());
+}
+
+TEST_F(Up, SurvivesTheLossOfAHostDaemonAndCleansUpAfterIt) {
+  ZzProcess up({"up", cluster_});
+  ASSERT_TRUE(up.await_output("serving")) << up.out() << up.err();
+  ASSERT_EQ(zz("call", {"put x 1"}), "ok\n");
+  const auto report = status();
+  const std::vector<pid_t> daemons = processes("zz host --id 0 ");
+  ASSERT_FALSE(daemons.empty());
+  ::kill(*std::min_element(daemons.begin(), daemons.end()), SIGKILL);
+  ASSERT_TRUE(up.await_output("host-0 was killed by signal 9")) << up.out();
+  ASSERT_TRUE(up.await_output("slot 2 is an active replica now")) << up.out();
+  EXPECT_EQ(zz("call", {"get x"}), "1\n");
+  up.send_signal(SIGINT);
+  EXPECT_EQ(up.wait(), 0) << up.err();
+  EXPECT_TRUE(test::processes_naming(cluster_).empty());
+}
+
+TEST_F(Up, WrapsAWebServiceAndTellsOfALiar) {
+  const std::string state = directory_ / "tree";
+  std::filesystem::create_directory(state);
+  std::ofstream(state + "/index.html") << "hello from the agreed state\n";
+  ZzProcess up({"up", cluster_, "--allow-faults", "--listen", "127.0.0.1:0", "--initial-state", state, "--",
+                "/usr/bin/python3", "-m", "http.server", "$PORT", "--bind", "127.0.0.1", "--directory", "$STATE"});
+  ASSERT_TRUE(up.await_output("serving")) << up.out() << up.err();
+  const std::string text = up.out();
+  const std::size_t begin = text.find("http://");
+  const std::string url = text.substr(begin, text.find_first_of(" \n", begin) - begin);
+  const auto get = [&] {
+    const std::string file = directory_ / "reply";
+    EXPECT_EQ(std::system(fmt::format("curl -s -m 30 -o {} {}", file, url).c_str()), 0);
+    return test::read_text(file);
+  };
+  EXPECT_EQ(get(), "hello from the agreed state\n");
+  zz("fault", {"0", "wrong-reply"});
+  EXPECT_EQ(get(), "hello from the agreed state\n");
+  EXPECT_TRUE(up.await_output("web: replicas disagree")) << up.out();
+  EXPECT_TRUE(up.await_output("web: slot 2 is an active replica now")) << up.out();
+  EXPECT_TRUE(up.await_output("web: slot 0 is there again, with a fresh replica (incarnation 2, asleep)")) << up.out();
+  EXPECT_EQ(get(), "hello from the agreed state\n");
+  up.send_signal(SIGINT);
+  EXPECT_EQ(up.wait(), 0) << up.err();
+  EXPECT_TRUE(test::processes_naming(cluster_).empty());
+}
+
+TEST_F(Up, ServesWithTwoFaultsToleratedOnEitherSide) {
+  ZzProcess up({"up", cluster_, "--f", "2", "--g", "2", "--allow-faults"});
+  ASSERT_TRUE(up.await_output("serving")) << up.out() << up.err();
+  EXPECT_EQ(zz("call", {"put x 1"}), "ok\n");
+  zz("fault", {"0", "wrong-reply"});
+  zz("fault", {"1", "wrong-reply"});
+  EXPECT_EQ(zz("call", {"get x"}), "1\n");
+  EXPECT_EQ(zz("call", {"add x 4"}), "5\n");
+  ASSERT_TRUE(up.await_output("kv: slot 3 is an active replica now")) << up.out();
+  ASSERT_TRUE(up.await_output("kv: slot 4 is an active replica now")) << up.out();
+  EXPECT_EQ(zz("call", {"get x"}), "5\n");
+  up.send_signal(SIGINT);
+  EXPECT_EQ(up.wait(), 0) << up.err();
+  EXPECT_TRUE(test::processes_naming(cluster_).empty());
+}
+
+}  // namespace
+}  // namespace zz::apps
