@@ -6,7 +6,7 @@
 // One thread; no clock, IO or randomness. Callers authenticate senders (channels) and pass wall time in
 // tick(). Peers' mistakes come back as a Refusal and change nothing.
 //
-// Invariants, checked after every public call:
+// Invariants, asserted where they are made:
 //  1. At most one digest is pre-prepared here per (view, n); prepared implies pre-prepared; committed implies prepared.
 //  2. Deliveries have no holes and ascending n; agreed times strictly increase.
 //  3. No request (client, session, number) is delivered twice while its session is remembered.

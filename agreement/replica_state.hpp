@@ -13,9 +13,10 @@
 
 namespace zz::agreement {
 
-// How far above h the primary proposes. Both limits keep clear of the end of the window, because watermarks of different
-// nodes move at different times, and a proposal refused for it is not sent again. Batches of system operations alone may
-// go further: what they bring, a new incarnation or another active set, may be just what the window waits for.
+// How far above h the primary proposes. Both limits keep clear of the end of the window, because watermarks of
+// different nodes move at different times, and a proposal refused for it is not sent again. Batches of system
+// operations alone may go further: what they bring, a new incarnation or another active set, may be just what the
+// window waits for.
 inline constexpr std::uint64_t kRequestsAhead = kWindow * 3 / 4;
 inline constexpr std::uint64_t kSystemAhead = kWindow * 7 / 8;
 static_assert(kRequestsAhead < kSystemAhead && kSystemAhead < kWindow);

@@ -17,6 +17,7 @@ namespace {
 
 constexpr auto kTurn = milliseconds(10);  // between two looks
 constexpr std::uint32_t kLookTimeoutMs = 500;
+constexpr std::uint32_t kHostLookTimeoutMs = 1'000;
 constexpr auto kHealLimit = milliseconds(30'000);  // a fault not healed by then fails the demo
 constexpr auto kWorkLimit = milliseconds(60'000);
 constexpr double kFaultSeconds = 4.0;  // a fault's share of the requests is spread over this
@@ -123,7 +124,8 @@ std::size_t DemoTour::count_asleep() const {
     const SlotStatus* seen = status_.find(slot.id.value);
     if (seen == nullptr || seen->active || seen->incarnation == 0) continue;
     if (!by_host.contains(slot.host)) {
-      const auto answer = query_host_socket(host_socket_path(options_.dir, slot.host), {{"cmd", "status"}});
+      const auto answer =
+          query_host_socket(host_socket_path(options_.dir, slot.host), {{"cmd", "status"}}, kHostLookTimeoutMs);
       by_host[slot.host] = answer ? read_host(*answer, service_.id.value) : std::vector<HostSlot>{};
     }
     for (const HostSlot& told : by_host[slot.host]) {
@@ -197,6 +199,7 @@ Result<void> DemoTour::inject(const Healing& healing) {
 
 Result<void> DemoTour::heal(const Fault& fault, int number, std::uint64_t requests) {
   teller_.headline(fmt::format("Fault {} of 3: {}", number, fault.kind));
+  if (auto healthy = await_health("a healthy cluster before a fault"); !healthy) return healthy;
   Healing healing;
   healing.fault = fault;
   healing.before = status_;
@@ -275,11 +278,22 @@ void DemoTour::narrate(Healing& h) {
   }
 }
 
-bool DemoTour::healed(const Healing& h) {
-  if (!h.noticed || !h.woken || !h.settled || !h.evicted || !h.renewed) return false;
-  std::size_t serving = 0;
-  for (const SlotStatus& slot : status_.slots) serving += slot.active && slot.connected ? 1 : 0;
-  return serving == service_.g + 1 && status_.active() == serving && count_asleep() == service_.g;
+bool DemoTour::healed(const Healing& h) const {
+  return h.noticed && h.woken && h.settled && h.evicted && h.renewed && is_healthy();
+}
+
+bool DemoTour::is_healthy() const {
+  return count_serving() == service_.g + 1 && status_.active() == service_.g + 1 && count_asleep() == service_.g;
+}
+
+std::size_t DemoTour::count_serving() const {
+  return static_cast<std::size_t>(std::count_if(status_.slots.begin(), status_.slots.end(),
+                                                [](const SlotStatus& s) { return s.active && s.connected; }));
+}
+
+Result<void> DemoTour::await_health(std::string_view what) {
+  answers_.clear();
+  return await([this] { return answers_.size() == run_.cluster().nodes.size() && is_healthy(); }, kHealLimit, what);
 }
 
 Result<void> DemoTour::last_look() {
@@ -289,12 +303,8 @@ Result<void> DemoTour::last_look() {
     return read;
   teller_.step(fmt::format("every user has read back all its files: {} requests in all, over {} connections",
                            with_commas(summary_.users.requests), users_->connections()));
-  answers_.clear();
-  const auto all_said = [&] {  // after the last request
-    return answers_.size() == run_.cluster().nodes.size() && count_asleep() == service_.g;
-  };
-  if (auto seen = await(all_said, kHealLimit, "the last word of all nodes"); !seen) return seen;
-  for (const SlotStatus& slot : status_.slots) summary_.active_after += slot.active && slot.connected ? 1 : 0;
+  if (auto healthy = await_health("the last word of all nodes"); !healthy) return healthy;
+  summary_.active_after = count_serving();
   summary_.asleep_after = count_asleep();
   return {};
 }

@@ -81,14 +81,19 @@ class DemoTour {
   Result<void> heal(const Fault& fault, int number, std::uint64_t requests);
   Result<void> inject(const Healing& healing);
   void narrate(Healing& healing);
-  [[nodiscard]] bool healed(const Healing& healing);
+  [[nodiscard]] bool healed(const Healing& healing) const;
+  // g+1 slots serve and the others sleep, by the nodes' and the hosts' word.
+  [[nodiscard]] bool is_healthy() const;
+  // Waits until all nodes have answered anew and the cluster is healthy.
+  Result<void> await_health(std::string_view what);
   Result<void> last_look();
 
   // Lets things happen until `done`, showing `progress`; error when that takes longer than `limit`.
   Result<void> await(const std::function<bool()>& done, std::chrono::milliseconds limit, std::string_view what);
   void look(StatusClient::Answers answers);
   void pace();
-  [[nodiscard]] std::size_t count_asleep() const;
+  [[nodiscard]] std::size_t count_serving() const;  // active and connected
+  [[nodiscard]] std::size_t count_asleep() const;   // joined, not active, and asleep
   [[nodiscard]] std::string progress_line() const;
 
   DemoTourOptions options_;

@@ -135,7 +135,6 @@ struct Pool::State {
     slot.joined = slot.presumed = slot.thawing = slot.failing = slot.guest_left = false;
     slot.settled_at = Micros{-1};
     slot.wake_epoch = Epoch{};
-    slot.wakes.clear();
     move(slot, SlotState::kBooting);
     call(slot, Kind::kBoot);
   }
@@ -171,7 +170,7 @@ struct Pool::State {
   // The guest has to go. `failed`: it is to blame, so the next one waits.
   void destroy(Slot& slot, bool failed) {
     if (failed) note_failure(slot);
-    slot.failing = slot.failing || failed;
+    slot.failing = failed;
     slot.wakes.clear();
     move(slot, SlotState::kDestroying);
     call(slot, Kind::kDestroy);
@@ -266,13 +265,13 @@ struct Pool::State {
   // Brings a slot in line with the believed notice.
   void obey(Slot& slot) {
     const auto& notice = believed(slot);
-    if (!notice || stopping) return;
+    if (!notice) return;
     const Incarnation known = notice->incarnations[slot.id.value];
     const Incarnation evicted = notice->evicted_through[slot.id.value];
     // Our own count was lost if the order knows later incarnations than we ever used.
     last_used = std::max({last_used, known, evicted});
     const bool active = contains(notice->active, slot.id);
-    slot.joined = known == slot.incarnation && known > evicted;
+    slot.joined = known == slot.incarnation;
     if (slot.state == SlotState::kAbsent || slot.state == SlotState::kDestroying || slot.state == SlotState::kFailed) {
       return;
     }

@@ -1,12 +1,13 @@
 // Conversations of the ordering core, as scripts with expected transcripts in testdata/replica_*.txt.
 //
-//   cluster f=1                                     a fresh cluster
-//   request client= session= number= op= to=0,1     the client's own message reaches these nodes
-//   propose from= to= n= after= client= session= numbers= op=   a proposal made by hand, agreed time `after` us past noon
-//   vote kind=prepare|commit from= to= n= of=       a vote made by hand, for the proposal of that name (of=a: the first)
-//   deliver [from=] [to=] [kind=PREPARE,COMMIT]     messages on the way arrive, first in, first out, until none fits
-//   lose [from=] [to=] [kind=]                      messages on the way are lost
-//   tick ms=                                        time at all nodes, in milliseconds past noon
+//   cluster f=1                                  a fresh cluster
+//   request client= session= number= op= to=0,1  the client's own message reaches these nodes
+//   propose name=a from= to= n= after= client= session= numbers= op=
+//                                                a proposal made by hand, agreed time `after` us past noon
+//   vote kind=prepare|commit from= to= of=a      a vote made by hand for the proposal of that name
+//   deliver [from=] [to=] [kind=PREPARE,COMMIT]  messages on the way arrive, first in, first out, until none fits
+//   lose [from=] [to=] [kind=]                   messages on the way are lost
+//   tick ms=                                     time at all nodes, in milliseconds past noon
 
 #include <gtest/gtest.h>
 

@@ -40,7 +40,6 @@ class GatewayCommand : public testing::Test {
     return words;
   }
 
-  // Daemons say on standard error that they serve.
   static bool await_ready(const test::ZzProcess& gateway) {
     const auto deadline = std::chrono::steady_clock::now() + test::kProcessDeadline;
     while (gateway.err().find("ready") == std::string::npos) {

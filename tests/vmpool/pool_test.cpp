@@ -534,6 +534,7 @@ TEST_F(PoolTest, IgnoresAnswersToCallsItDidNotMakeOrGaveUp) {
   sleeper.boot_to_sleep();
   sleeper.pool.step(CallResult{CallId{0}, false, {}});
   sleeper.pool.step(CallResult{CallId{1}, false, {}});
+  sleeper.pool.step(CallResult{CallId{2}, false, {}});
   sleeper.pool.step(CallResult{CallId{99}, false, {}});
   sleeper.drain();
   EXPECT_EQ(sleeper.state(), SlotState::kAsleep);
@@ -612,6 +613,19 @@ TEST_F(PoolTest, TriesAgainToDestroyAndBootsNothingBefore) {
   active.tick(2 * kBackoffMin.value / 1'000);
   active.answer(Kind::kDestroy);
   EXPECT_EQ(active.answer(Kind::kBoot).guest.incarnation, Incarnation{2});
+}
+
+TEST_F(PoolTest, WaitsLongerAndLongerWhileAGuestCannotBeDestroyed) {
+  active.boot_awake();
+  active.tick(kHealthyAfter.value / 1'000);
+  active.die();
+  std::vector<std::uint32_t> failures;
+  for (int i = 0; i < 4; ++i) {
+    active.answer(Kind::kDestroy, false);
+    failures.push_back(active.slot().failures);
+    active.tick(60'000);
+  }
+  EXPECT_EQ(failures, (std::vector<std::uint32_t>{2, 3, 4, 5}));
 }
 
 TEST_F(PoolTest, DestroysEveryGuestWhenItStopsAndBootsNoMore) {
