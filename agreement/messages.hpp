@@ -153,8 +153,8 @@ struct Acks {
   };
   std::vector<Item> items;
 };
-// Node to client: not taken. kQueueFull and kQuota mean BUSY: try again later. Others are final for this
-// number.
+// Node to client: not taken. kQueueFull, kQuota, kOutOfWindow and kNotReady mean BUSY: try again later. Others are final
+// for this number.
 struct Rejected {
   SessionId session;
   RequestNumber number;

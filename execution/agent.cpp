@@ -121,6 +121,7 @@ class Agent::Impl final : public net::Handler, public Observer, public std::enab
   void end_when_drained();
   void schedule_turn();
   void turn();
+  void put_out();
   void run_service();
   void on_reply(SharedBytes reply);
   void carry_out(ExecutorOutput output);
@@ -156,6 +157,7 @@ class Agent::Impl final : public net::Handler, public Observer, public std::enab
   std::vector<net::Channel*> nodes_;  // live channels by node, null where there is none
   Clock::time_point node_seen_;
   bool turn_scheduled_ = false;
+  int turns_held_ = 0;       // whose output still waits
   bool in_adapter_ = false;  // execute() is on the stack: a reply now is no new turn
   bool lies_ = false;
   bool slow_ = false;
@@ -337,6 +339,7 @@ void Agent::Impl::tick() {
     return finish("no agreement node was to be reached for " + std::to_string(kNodesGoneMs / 1'000) + " s");
   release_held_votes();
   turn();
+  put_out();
   if (!dying_.empty()) end_when_drained();
   timer_.expires_after(milliseconds(cluster_.timing.tick_ms));
   timer_.async_wait([self = shared_from_this()](const boost::system::error_code& error) {
@@ -410,6 +413,12 @@ void Agent::Impl::schedule_turn() {
 void Agent::Impl::turn() {
   turn_scheduled_ = false;
   run_service();
+  if (executor_->mid_batch() && executor_->is_behind(kBehindBatches) && ++turns_held_ < kTurnsTogether) return;
+  put_out();
+}
+
+void Agent::Impl::put_out() {
+  turns_held_ = 0;
   carry_out(executor_->take_output());
   network_->flush();
 }

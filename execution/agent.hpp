@@ -21,6 +21,10 @@ namespace zz::execution {
 
 // Requests run in one turn of the loop before its output leaves; a batch's votes wait for no more than the batch.
 inline constexpr int kInvocationsPerTurn = 1'024;
+// A slot that is this many batches behind sends the votes of so many turns at once, one tick later at the latest: when
+// it replays, nobody waits for the single vote, and every message costs each node a wake-up.
+inline constexpr std::uint64_t kBehindBatches = 16;
+inline constexpr int kTurnsTogether = 16;
 // Without a channel to any node for this long the agent gives up.
 inline constexpr int kNodesGoneMs = 60'000;
 // What a slot under the fault "slow" holds every vote back for.

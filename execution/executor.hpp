@@ -111,6 +111,10 @@ class Executor {
 
   [[nodiscard]] ExecutorOutput take_output();
 
+  // At least this many batches wait to be run: the slot replays, or is slower than the order. Requires it to be below
+  // kOrderWindow.
+  [[nodiscard]] bool is_behind(std::uint64_t batches) const { return window_.runnable_ahead(batches); }
+
   // The last batch executed whole.
   [[nodiscard]] Seq executed() const { return executed_; }
   // H of the batch begun last.

@@ -54,6 +54,11 @@ class OrderWindow {
   // The next batch is decided / is decided and here.
   [[nodiscard]] bool next_decided() const { return slot(next_).decided; }
   [[nodiscard]] bool runnable() const { return slot(next_).decided && slot(next_).held; }
+  // So is the one this far behind it: there is a backlog. Requires ahead < kOrderWindow.
+  [[nodiscard]] bool runnable_ahead(std::uint64_t ahead) const {
+    const Slot& s = slot(Seq{next_.value + ahead});
+    return s.decided && s.held;
+  }
   // Some node spoke of the next batch or a later one.
   [[nodiscard]] bool heard_ahead() const { return heard_.value >= next_.value; }
   // True if this node has said what n is. Requires n in the window.

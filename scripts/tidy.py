@@ -21,15 +21,18 @@ MAY_USE = {
     "client": {"net", "crypto", "base", "agreement"},
     "apps": {"base", "crypto", "net", "agreement", "execution", "vmpool", "client"},
 }
-# What execution, vmpool and client may use of agreement: the messages and their encodings, never its cores or driver.
-SHARED_OF_AGREEMENT = {"agreement/messages.hpp", "agreement/codec.hpp", "agreement/agent_link.hpp"}
+# What execution, vmpool and client may use of agreement: the messages, their encodings and the slot table that the order
+# defines; never its cores or driver.
+SHARED_OF_AGREEMENT = {
+    "agreement/messages.hpp", "agreement/codec.hpp", "agreement/agent_link.hpp", "agreement/slot_table.hpp",
+}
 
 # Cores: no clock, socket, disk, thread, randomness, wire format or logger.
 CORES = [
     "agreement/replica", "agreement/request_table", "agreement/slot_log", "agreement/oversight", "agreement/vote_book",
-    "agreement/slot_table", "agreement/epoch_rules", "agreement/reply_book", "agreement/order_log",
-    "agreement/service_instance", "agreement/messages", "execution/executor", "execution/session_table", "vmpool/pool",
-    "client/session",
+    "agreement/slot_table", "agreement/epoch_rules", "agreement/suspect_book", "agreement/reply_book", "agreement/order_log",
+    "agreement/service_instance", "agreement/messages", "execution/executor", "execution/session_table",
+    "execution/order_window", "execution/epoch_table", "vmpool/pool", "vmpool/ballots", "client/session",
 ]
 CORE_BANS = [
     (re.compile(r"#include <(boost/|capnp/|kj/|spdlog/|rocksdb/|libvirt/|thread|mutex|random|fstream|sys/|unistd)"),
@@ -56,8 +59,8 @@ def check_includes(path, number, line):
     target = match.group(1)
     other = target.split("/")[0]
     if target.endswith(".capnp.h"):
-        if not path.endswith("codec.cpp"):
-            yield f"{path}:{number}: generated code is for codec.cpp only"
+        if not path.startswith("agreement/codec_"):
+            yield f"{path}:{number}: generated code is for the codec only"
         return
     if other != room and other not in MAY_USE[room]:
         yield f"{path}:{number}: {room}/ may not include {target}"

@@ -84,8 +84,7 @@ struct Pool::State {
   bool stopping = false;
   PoolOutput out;
 
-  // ---- helpers
-  // -------------------------------------------------------------------------------------------------
+  // ---- helpers --------------------------------------------------------------------------------------------
 
   [[nodiscard]] Slot* find(ServiceId service, SlotId id) {
     for (Slot& slot : slots) {
@@ -125,8 +124,7 @@ struct Pool::State {
     out.calls.push_back({slot.pending, kind, guest_of(slot), slot.wake_epoch});
   }
 
-  // ---- the life of a slot
-  // --------------------------------------------------------------------------------------
+  // ---- the life of a slot ---------------------------------------------------------------------------------
 
   void boot(Slot& slot) {
     last_used = last_used.next();
@@ -230,8 +228,7 @@ struct Pool::State {
     }
   }
 
-  // ---- what the nodes are told
-  // ---------------------------------------------------------------------------------
+  // ---- what the nodes are told ----------------------------------------------------------------------------
 
   void send_join(const Slot& slot, std::optional<NodeId> to) {
     agreement::Join join{slot.service, slot.id, slot.incarnation, slot.key, {}};
@@ -259,8 +256,7 @@ struct Pool::State {
     return alive ? std::nullopt : std::optional(known);
   }
 
-  // ---- the order's word
-  // ----------------------------------------------------------------------------------------
+  // ---- the order's word -----------------------------------------------------------------------------------
 
   // Brings a slot in line with the believed notice.
   void obey(Slot& slot) {

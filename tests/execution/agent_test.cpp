@@ -327,6 +327,22 @@ TEST_F(ExecutionAgent, DrivesAWebService) {
             digest_of("HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-type: text/plain\r\n\r\n2"));
 }
 
+TEST_F(ExecutionAgent, AReplayOfManyBatchesVotesForEachInOrder) {
+  World world(odd_service());
+  ASSERT_TRUE(world.on_duty());
+  for (std::uint64_t n = 1; n <= 200; ++n) world.order(make_batch(n, {{4, n, get("/count")}}));
+  ASSERT_TRUE(world.all_voted(200));
+  for (const auto& node : world.nodes) {
+    for (std::uint64_t n = 1; n <= 200; ++n) {
+      const std::string count = std::to_string(n);
+      EXPECT_EQ(node->votes[n - 1].n, Seq{n});
+      EXPECT_EQ(node->votes[n - 1].replies[0],
+                digest_of("HTTP/1.1 200 OK\r\ncontent-length: " + std::to_string(count.size()) +
+                          "\r\ncontent-type: text/plain\r\n\r\n" + count));
+    }
+  }
+}
+
 TEST_F(ExecutionAgent, ACrashOfTheServiceFinishesItsBatchWith502AndEndsTheAgent) {
   World world(odd_service());
   ASSERT_TRUE(world.on_duty());

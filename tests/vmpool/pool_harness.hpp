@@ -233,4 +233,12 @@ class PoolHarness {
   }
 };
 
+// f = g = 1: slot 0 and 1 are active at first, slot 2 (on host 2) sleeps.
+class PoolTest : public ::testing::Test {
+ protected:
+  test::TestCluster cluster;
+  PoolHarness sleeper{cluster, HostId{2}};
+  PoolHarness active{cluster, HostId{0}};
+};
+
 }  // namespace zz::vmpool

@@ -38,8 +38,8 @@ struct FreezerHome {
   std::string directory;  // parent of the guests' groups; empty for signals
 };
 
-// Finds the best kind that works by trying it: makes the group `name`, has a process join and freezes it. With `wanted`,
-// only that kind; the error says what is missing. Forks: call it before there are threads.
+// Finds the best kind that works by trying it: makes the group `name`, has a process join and freezes it. With
+// `wanted`, only that kind; the error says what is missing. Forks: call it before there are threads.
 Result<FreezerHome> open_freezer(std::string_view name, std::optional<FreezerKind> wanted = std::nullopt);
 // Kills whatever is in the guests' groups and removes them and the home itself. Blocks, at most `timeout_ms`.
 Result<void> clear_freezer(const FreezerHome& home, int timeout_ms);
