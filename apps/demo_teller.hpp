@@ -1,7 +1,7 @@
 #pragma once
 
-// DemoTeller: the demo's voice on standard output. Steps are numbered and carry the time since the start; between them a
-// line of progress is rewritten in place on a terminal, and printed now and then elsewhere. One thread.
+// DemoTeller: the demo's voice on standard output. Steps are numbered and carry the time since the start; between
+// them a line of progress is rewritten in place on a terminal, and printed now and then elsewhere. One thread.
 
 #include <chrono>
 #include <cstdio>

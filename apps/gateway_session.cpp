@@ -14,8 +14,8 @@
 
 namespace zz::apps {
 
-// What is awaited here is given names first: g++ 12 may destroy a temporary with a destructor twice when it is part of a
-// co_await expression.
+// What is awaited here is given a name first: g++ 12 may destroy a temporary with a destructor twice when it is part
+// of a co_await expression.
 
 namespace asio = boost::asio;
 using asio::awaitable;

@@ -67,8 +67,8 @@ class GatewaySession : public std::enable_shared_from_this<GatewaySession> {
   [[nodiscard]] std::string_view received() const;
   [[nodiscard]] Clock::time_point slow_deadline(Clock::time_point start, std::size_t bytes) const;
 
-  // The operation that is begun next is cancelled at `deadline`. Usually touches no timer: one that is set already looks
-  // again when it is over.
+  // The operation that is begun next is cancelled at `deadline`. Usually touches no timer: one that is set
+  // already looks again when it is over.
   void set_deadline(Clock::time_point deadline);
   void watch(Clock::time_point until);
   // Ends the deadline; true when it has passed and cancelled the operation.

@@ -109,8 +109,7 @@ StatusClient::~StatusClient() {
   state_->network.reset();
 }
 
-Result<std::unique_ptr<StatusClient>> StatusClient::open(boost::asio::io_context& loop,
-                                                         const std::string& dir) {
+Result<std::unique_ptr<StatusClient>> StatusClient::open(boost::asio::io_context& loop, const std::string& dir) {
   if (auto ready = crypto::init(); !ready) return Error{ready.error()};
   auto cluster = crypto::load_cluster(dir + "/cluster.toml");
   if (!cluster) return Error{cluster.error()};
@@ -130,8 +129,7 @@ Result<std::unique_ptr<StatusClient>> StatusClient::open(boost::asio::io_context
   if (!tls) return Error{tls.error()};
   state->network = std::make_unique<net::Network>(
       loop, std::move(tls).value(),
-      net::NetLimits{.frame_bytes_max = state->cluster.limits.frame_bytes_max, .backoff_max_ms = 200},
-      *state);
+      net::NetLimits{.frame_bytes_max = state->cluster.limits.frame_bytes_max, .backoff_max_ms = 200}, *state);
   for (const crypto::NodeEntry& node : state->cluster.nodes) state->network->dial(node.address, node.key);
   return std::unique_ptr<StatusClient>(new StatusClient(std::move(state)));
 }
@@ -153,8 +151,8 @@ Result<std::vector<json>> query_status(const std::string& dir, std::uint32_t tim
   });
   loop.run();
   if (result.empty()) {
-    return Error{fmt::format("no agreement node of {} answered within {} ms (is the cluster running?)", dir,
-                             timeout_ms)};
+    return Error{
+        fmt::format("no agreement node of {} answered within {} ms (is the cluster running?)", dir, timeout_ms)};
   }
   return result;
 }
@@ -182,8 +180,7 @@ using Deadline = std::chrono::steady_clock::time_point;
 bool await(int fd, short events, Deadline deadline) {
   for (;;) {
     const auto left =
-        std::chrono::duration_cast<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now())
-            .count();
+        std::chrono::duration_cast<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now()).count();
     if (left <= 0) return false;
     pollfd entry{.fd = fd, .events = events, .revents = 0};
     const int ready = ::poll(&entry, 1, static_cast<int>(left));
@@ -192,8 +189,7 @@ bool await(int fd, short events, Deadline deadline) {
   }
 }
 
-Result<std::string> exchange_line(int fd, const std::string& line, const std::string& path,
-                                  Deadline deadline) {
+Result<std::string> exchange_line(int fd, const std::string& line, const std::string& path, Deadline deadline) {
   std::size_t sent = 0;
   while (sent < line.size()) {
     if (!await(fd, POLLOUT, deadline)) return Error{path + ": the host daemon does not take the command"};

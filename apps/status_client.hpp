@@ -46,8 +46,7 @@ class StatusClient {
 };
 
 // Asks once, on a loop of its own. Error when the cluster or key cannot be loaded or nobody answered.
-Result<std::vector<nlohmann::json>> query_status(const std::string& dir,
-                                                 std::uint32_t timeout_ms = kStatusTimeoutMs);
+Result<std::vector<nlohmann::json>> query_status(const std::string& dir, std::uint32_t timeout_ms = kStatusTimeoutMs);
 
 // DIR/run/host-<id>.sock
 std::string host_socket_path(const std::string& dir, HostId host);
