@@ -5,14 +5,13 @@
 // sleepers, and turns f+1 suspicions into an ordered epoch change.
 //
 // One thread; no clock, IO or randomness: time comes in with tick(), signing is deterministic. What peers get
-// wrong comes back as a Refusal.
+// wrong comes back as a Refusal. Between two ticks at most kTickGapMax (or four tick_ms, if that is more) counts as
+// passed: a node that stood still itself blames nobody for it.
 //
 // Invariants:
 //  1. A batch is closed at most once, with g+1 equal votes of distinct slots' current incarnations.
-//  2. The slot table (active, incarnations, epoch) changes only in deliver(), as a function of the order
-//  alone.
-//  3. Every WAKE is preceded by a sign observed here; at most one is outstanding per (epoch, slot,
-//  incarnation) and
+//  2. The slot table (active, incarnations, epoch) changes only in deliver(), as a function of the order alone.
+//  3. Every WAKE is preceded by a sign observed here; at most one is outstanding per (epoch, slot, incarnation) and
 //     wake budget.
 //  4. A slot is suspected as wrong only if its vote differs from g+1 equal votes for the same n.
 
@@ -65,8 +64,8 @@ struct OversightOutput {
 
 struct OversightStats {
   std::uint64_t divergences = 0;  // episodes: from the first sign to no open sign
-  std::uint64_t wakes = 0;  // wake episodes this node took part in (one per divergence at most, per service)
-  std::uint64_t evictions = 0;  // slots evicted as wrong or late by ordered epoch changes
+  std::uint64_t wakes = 0;        // wake episodes this node took part in (one per divergence at most, per service)
+  std::uint64_t evictions = 0;    // slots evicted as wrong or late by ordered epoch changes
   std::uint64_t not_deterministic = 0;
 };
 

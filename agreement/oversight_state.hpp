@@ -4,8 +4,7 @@
 // makes of it in oversight_signs.cpp (signs of trouble, episodes, WAKEs) and oversight_suspects.cpp
 // (suspicions, epoch changes, joins).
 //
-// An episode is the time from the first sign to the moment when no sign is open and no active slot is in
-// doubt.
+// An episode is the time from the first sign to the moment when no sign is open and no active slot is in doubt.
 
 #include <map>
 #include <optional>
@@ -69,8 +68,8 @@ struct OversightSpans {
 };
 
 struct Oversight::State {
-  State(const crypto::ClusterFile& cluster_file, ServiceId service_id, NodeId self_id,
-        const crypto::SecretKey& own_key, Observer& events);
+  State(const crypto::ClusterFile& cluster_file, ServiceId service_id, NodeId self_id, const crypto::SecretKey& own_key,
+        Observer& events);
 
   // ---- oversight.cpp: input
   Refusal on_vote(SlotId slot, Incarnation incarnation, Vote&& vote);
@@ -156,9 +155,8 @@ struct Oversight::State {
     Epoch epoch;
   };
   Episode episode;
-  std::uint64_t open_signs = 0;  // ballots with sign_open
-  std::optional<Seq>
-      idle_watch;  // a closed batch that shows trouble: g+1 good slots have to agree on it
+  std::uint64_t open_signs = 0;   // ballots with sign_open
+  std::optional<Seq> idle_watch;  // a closed batch that shows trouble: g+1 good slots have to agree on it
 
   Micros quiet_since;
   Seq quiet_mark;  // closed through here a while ago: who voted for it has caught up

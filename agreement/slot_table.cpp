@@ -95,8 +95,7 @@ bool SlotTable::applies(const EpochChange& change) const {
   if (change.epoch != epoch_.next()) return false;
   const auto evicted = mask_of(change.evicted, slots());
   const auto active = mask_of(change.active, slots());
-  if (!evicted || *evicted == 0 || !active || size_of(*active) != g_ + 1 || (*active & *evicted) != 0)
-    return false;
+  if (!evicted || *evicted == 0 || !active || size_of(*active) != g_ + 1 || (*active & *evicted) != 0) return false;
   SlotMask proven = 0;
   for (const Suspect& suspect : change.proof) {
     if (!known(suspect.slot) || !contains(*evicted, suspect.slot)) return false;
@@ -140,8 +139,7 @@ std::optional<SlotMask> SlotTable::next_active(SlotMask evicted, const std::vect
 Epoch SlotTable::epoch_at(Seq n) const {
   // The last change before n; most questions are about the newest epoch.
   if (changes_.empty() || changes_.back().n < n) return epoch_;
-  const auto after =
-      std::partition_point(changes_.begin(), changes_.end(), [n](const Change& c) { return c.n < n; });
+  const auto after = std::partition_point(changes_.begin(), changes_.end(), [n](const Change& c) { return c.n < n; });
   return after == changes_.begin() ? Epoch{} : std::prev(after)->epoch;
 }
 

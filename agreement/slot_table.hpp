@@ -59,8 +59,7 @@ class SlotTable {
   [[nodiscard]] bool applies(const Join& join) const;
   // The active set after `evicted` are gone: those that stay, filled up in ascending order with joined slots
   // that the proof says agree, first those that f+1 signers name. Nothing when that does not make g+1.
-  [[nodiscard]] std::optional<SlotMask> next_active(SlotMask evicted,
-                                                    const std::vector<Suspect>& proof) const;
+  [[nodiscard]] std::optional<SlotMask> next_active(SlotMask evicted, const std::vector<Suspect>& proof) const;
 
   [[nodiscard]] std::uint32_t f() const { return f_; }
   [[nodiscard]] std::uint32_t g() const { return g_; }
@@ -73,9 +72,7 @@ class SlotTable {
   // The following require known(slot).
   [[nodiscard]] bool is_active(SlotId slot) const { return contains(active_, slot); }
   [[nodiscard]] Incarnation incarnation(SlotId slot) const { return entries_[slot.value].incarnation; }
-  [[nodiscard]] Incarnation evicted_through(SlotId slot) const {
-    return entries_[slot.value].evicted_through;
-  }
+  [[nodiscard]] Incarnation evicted_through(SlotId slot) const { return entries_[slot.value].evicted_through; }
   // False for unknown slots and for "none joined".
   [[nodiscard]] bool is_current(SlotId slot, Incarnation incarnation) const {
     return known(slot) && incarnation.value != 0 && entries_[slot.value].incarnation == incarnation;

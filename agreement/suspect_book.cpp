@@ -11,8 +11,7 @@ SuspectBook::SuspectBook(std::size_t slots, std::size_t nodes) : nodes_(nodes), 
 
 bool SuspectBook::refresh(const Suspect& suspect, Micros now) {
   std::optional<Entry>& entry = at(suspect.slot, suspect.signer);
-  if (!entry || !same_statement(entry->suspect, suspect) || entry->suspect.signature != suspect.signature)
-    return false;
+  if (!entry || !same_statement(entry->suspect, suspect) || entry->suspect.signature != suspect.signature) return false;
   entry->heard_at = now;
   return true;
 }

@@ -39,9 +39,7 @@ class SuspectBook {
     Suspect suspect;
     Micros heard_at;
   };
-  std::optional<Entry>& at(SlotId slot, NodeId signer) {
-    return entries_[slot.value * nodes_ + signer.value];
-  }
+  std::optional<Entry>& at(SlotId slot, NodeId signer) { return entries_[slot.value * nodes_ + signer.value]; }
 
   std::size_t nodes_;
   std::vector<std::optional<Entry>> entries_;  // [slot * nodes + signer]

@@ -48,8 +48,7 @@ SlotMask VoteBook::agreeing(Seq n) const {
 VoteBook::Cast VoteBook::cast(SlotId slot, Seq n, std::vector<Digest>&& replies, Micros now) {
   ZZ_ASSERT(n.value > 0 && n <= last_opened() && contains(all_, slot));
   Ballot* ballot = find(n);
-  if (ballot != nullptr && replies.size() != ballot->references)
-    return {Refusal::kMalformed, Effect::kNone, {}};
+  if (ballot != nullptr && replies.size() != ballot->references) return {Refusal::kMalformed, Effect::kNone, {}};
   if (ballot == nullptr || ballot->closed) return cast_on_closed(slot, n, replies, ballot);
 
   std::size_t choice = 0;
@@ -72,8 +71,7 @@ VoteBook::Cast VoteBook::cast(SlotId slot, Seq n, std::vector<Digest>&& replies,
   return {Refusal::kNone, Effect::kHung, {}};
 }
 
-VoteBook::Cast VoteBook::cast_on_closed(SlotId slot, Seq n, const std::vector<Digest>& replies,
-                                        Ballot* ballot) {
+VoteBook::Cast VoteBook::cast_on_closed(SlotId slot, Seq n, const std::vector<Digest>& replies, Ballot* ballot) {
   const bool again = ballot != nullptr ? contains(ballot->voted, slot) : n <= last_vote_[slot.value];
   const bool equal = vote_digest(n, replies) == closed_digest(n);
   last_vote_[slot.value] = std::max(last_vote_[slot.value], n);
@@ -110,8 +108,7 @@ void VoteBook::forget(SlotId slot) {
     ballot.voted = without(ballot.voted, bit);
     ballot.agreeing = without(ballot.agreeing, bit);
     for (Ballot::Candidate& candidate : ballot.candidates) candidate.voters = without(candidate.voters, bit);
-    std::erase_if(ballot.candidates,
-                  [](const Ballot::Candidate& candidate) { return candidate.voters == 0; });
+    std::erase_if(ballot.candidates, [](const Ballot::Candidate& candidate) { return candidate.voters == 0; });
   }
   last_vote_[slot.value] = Seq{};
 }
@@ -131,8 +128,7 @@ std::optional<VoteBook::Debt> VoteBook::owed(SlotId slot) const {
   for (std::size_t i = 0; i < ballots_.size(); ++i) {
     const Seq n{first_held().value + i};
     const Ballot& ballot = ballots_[i];
-    if (ballot.closed && n > owes_after_[slot.value] && !contains(ballot.voted, slot))
-      return Debt{n, ballot.closed_at};
+    if (ballot.closed && n > owes_after_[slot.value] && !contains(ballot.voted, slot)) return Debt{n, ballot.closed_at};
   }
   return std::nullopt;
 }

@@ -12,8 +12,7 @@
 //  1. A batch closes at most once, with g+1 equal votes of distinct slots.
 //  2. A slot has at most one counted vote per open batch: the first.
 //  3. Reply digests are held only for open batches, one list per distinct vote.
-//  4. At most kBallotsMax closed ballots are held for slots that owe a vote; open ones are bounded by the
-//  window
+//  4. At most kBallotsMax closed ballots are held for slots that owe a vote; open ones are bounded by the window
 //     of the ordering core.
 
 #include <array>

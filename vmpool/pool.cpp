@@ -20,6 +20,8 @@ struct Slot {
   SlotState state = SlotState::kAbsent;
   Incarnation incarnation;  // of the guest, or of the last one
   CallId pending;           // the one backend call whose result counts; 0 = none
+  Incarnation known;        // by the believed notice
+  Incarnation evicted;      // by the believed notice: this one and all before
   crypto::PublicKey key;
   Epoch wake_epoch;  // handed over with the key
   WakeBallot wakes;
@@ -62,6 +64,8 @@ struct Pool::State {
                              .g = service.g,
                              .incarnation = {},
                              .pending = {},
+                             .known = {},
+                             .evicted = {},
                              .key = {},
                              .wake_epoch = {},
                              .wakes = WakeBallot(cluster.n(), cluster.f),
@@ -262,8 +266,8 @@ struct Pool::State {
   void obey(Slot& slot) {
     const auto& notice = believed(slot);
     if (!notice) return;
-    const Incarnation known = notice->incarnations[slot.id.value];
-    const Incarnation evicted = notice->evicted_through[slot.id.value];
+    const Incarnation known = slot.known = notice->incarnations[slot.id.value];
+    const Incarnation evicted = slot.evicted = notice->evicted_through[slot.id.value];
     // Our own count was lost if the order knows later incarnations than we ever used.
     last_used = std::max({last_used, known, evicted});
     const bool active = contains(notice->active, slot.id);
@@ -281,9 +285,12 @@ struct Pool::State {
   void obey_all(ServiceId service) {
     for (Slot& slot : slots) {
       if (slot.service != service) continue;
+      const auto before = std::pair(slot.known, slot.evicted);
       obey(slot);
       if (const auto dead = believed_dead(slot)) send_dead(slot, *dead, std::nullopt);
-      if (is_announced(slot.state) && !slot.joined) announce(slot);
+      // What was too early may be right now; otherwise the timer repeats it.
+      const bool news = before != std::pair(slot.known, slot.evicted);
+      if (news && is_announced(slot.state) && !slot.joined) announce(slot);
     }
   }
 };

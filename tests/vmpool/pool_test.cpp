@@ -450,6 +450,18 @@ TEST_F(PoolTest, JoinsAgainAtOnceWhenTheOrderEvictedTheFormerIncarnation) {
   EXPECT_TRUE(restarted.calls.empty());
 }
 
+TEST_F(PoolTest, DoesNotJoinAgainBecauseOfNewsAboutOtherSlots) {
+  sleeper.boot_to_sleep();
+  sleeper.joins.clear();
+  EpochNotice notice = sleeper.first_notice();
+  for (std::uint64_t n = 1; n <= 2; ++n) {
+    notice.n = Seq{n};
+    notice.incarnations[n - 1] = Incarnation{1};
+    sleeper.believe(notice);
+  }
+  EXPECT_TRUE(sleeper.joins.empty());
+}
+
 TEST_F(PoolTest, TellsOfADeadIncarnationAgainToANodeThatComesUp) {
   active.boot_awake();
   active.believe(active.joined_notice(5));
