@@ -1,8 +1,7 @@
 #pragma once
 
 // What a host daemon and the execution agent inside its guest say to each other, over a private stream (a
-// socket pair here, virtio-serial in a virtual machine): one JSON object per line, at most kAgentLineMax
-// bytes.
+// socket pair here, virtio-serial in a virtual machine): one JSON object per line, at most kAgentLineMax bytes.
 //
 //   host to agent    {"identity":
 //   {"service":0,"slot":1,"incarnation":3,"epoch":2,"key_seed":"<hex>","entropy":"<hex>"}}

@@ -11,8 +11,7 @@
 namespace zz::agreement {
 namespace {
 
-// System operations are rare: an epoch change and one join per slot is the most one batch has a use for, with
-// room.
+// System operations are rare: an epoch change and one join per slot is the most one batch has a use for, with room.
 constexpr std::size_t kSystemOpsMax = 64;
 constexpr std::size_t kNodesMax = 3 * crypto::kFaultsMax + 1;
 constexpr int kNestingMax = 16;

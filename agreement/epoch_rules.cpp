@@ -19,8 +19,7 @@ bool belongs_to_a_party(const crypto::ClusterFile& cluster, const crypto::Public
 
 bool in_order(const Suspect& a, const Suspect& b) { return std::tie(a.slot, a.signer) < std::tie(b.slot, b.signer); }
 
-// The shape of a proof: distinct, ascending, all of one epoch, one incarnation and f+1 signers per evicted
-// slot.
+// The shape of a proof: distinct, ascending, all of one epoch, one incarnation and f+1 signers per evicted slot.
 Refusal check_proof_form(const crypto::ClusterFile& cluster, ServiceId service, const EpochChange& change,
                          SlotMask evicted) {
   if (change.proof.size() > std::size_t{size_of(evicted)} * cluster.n()) return Refusal::kOversize;

@@ -1,8 +1,7 @@
 #pragma once
 
 // What the signatures on suspicions, epoch changes and joins are worth (docs/protocol.md §11): pure functions
-// of a message and the cluster file. Whether an admissible operation still applies is the slot table's
-// business.
+// of a message and the cluster file. Whether an admissible operation still applies is the slot table's business.
 //
 // Any thread. Cheap checks come first; a signature check is spent only on what is well formed.
 
@@ -33,8 +32,7 @@ Suspicion verdict(const SlotTable& table, const std::vector<Suspect>& proof, Slo
 
 // The change that these suspects (ascending by slot and signer, distinct, checked) call for: every slot that
 // f+1 of them convict in the table's epoch and current incarnation is evicted at once, unless that leaves
-// fewer than g+1 agreeing slots; then only the blamed ones are, or only the wrong ones. Nothing: not enough
-// evidence.
+// fewer than g+1 agreeing slots; then only the blamed ones are, or only the wrong ones. Nothing: not enough evidence.
 std::optional<EpochChange> compose_epoch_change(const SlotTable& table, const std::vector<Suspect>& suspects);
 
 }  // namespace zz::agreement

@@ -15,13 +15,12 @@ void IncidentLog::on_event(const Event& event) {
     case EventKind::kSettled: {
       const auto open = service.open.find(event.n);
       if (open == service.open.end()) break;
-      const auto took =
-          std::chrono::duration_cast<std::chrono::microseconds>(clock_() - open->second).count();
+      const auto took = std::chrono::duration_cast<std::chrono::microseconds>(clock_() - open->second).count();
       service.open.erase(open);
       service.settled.push_back(took);
       if (service.settled.size() > kIncidentsMax) service.settled.pop_front();
-      spdlog::info("service {}: batch {}: settled by equal votes after {} us", event.service.value,
-                   event.n.value, took);
+      spdlog::info("service {}: batch {}: settled by equal votes after {} us", event.service.value, event.n.value,
+                   took);
       break;
     }
     case EventKind::kWakeRequested:
@@ -29,25 +28,23 @@ void IncidentLog::on_event(const Event& event) {
                    event.slot.value, event.incarnation.value, event.n.value, event.why);
       break;
     case EventKind::kSuspected:
-      spdlog::info("service {}: suspects slot {} (incarnation {}), batch {}: {}", event.service.value,
-                   event.slot.value, event.incarnation.value, event.n.value, event.why);
+      spdlog::info("service {}: suspects slot {} (incarnation {}), batch {}: {}", event.service.value, event.slot.value,
+                   event.incarnation.value, event.n.value, event.why);
       break;
     case EventKind::kEvicted:
       spdlog::warn("service {}: slot {} (incarnation {}) evicted: {}", event.service.value, event.slot.value,
                    event.incarnation.value, event.why);
       break;
     case EventKind::kEpochChanged:
-      spdlog::info("service {}: epoch {} from batch {} on", event.service.value, event.epoch.value,
-                   event.n.value + 1);
+      spdlog::info("service {}: epoch {} from batch {} on", event.service.value, event.epoch.value, event.n.value + 1);
       break;
     case EventKind::kJoined:
       spdlog::info("service {}: slot {} joined as incarnation {}", event.service.value, event.slot.value,
                    event.incarnation.value);
       break;
     case EventKind::kNotDeterministic:
-      spdlog::error(
-          "service {}: batch {}: every slot voted and no g+1 agree; it is not deterministic or too many lie",
-          event.service.value, event.n.value);
+      spdlog::error("service {}: batch {}: every slot voted and no g+1 agree; it is not deterministic or too many lie",
+                    event.service.value, event.n.value);
       break;
     default:
       break;

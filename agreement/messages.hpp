@@ -1,8 +1,7 @@
 #pragma once
 
 // Every message of the protocol as plain structs, and the digests and signatures over their fields. No wire
-// format here: codec.hpp turns them into bytes and back. Plain values; payloads are slices of the frame they
-// came in.
+// format here: codec.hpp turns them into bytes and back. Plain values; payloads are slices of the frame they came in.
 //
 // The sender of a message is the authenticated peer of its channel and is never a field, except where a
 // message is signed because it must convince a third party (docs/protocol.md §3).
@@ -41,8 +40,8 @@ struct Request {
 };
 using RequestPtr = std::shared_ptr<const Request>;
 
-Digest request_digest(ServiceId service, ClientId client, SessionId session, RequestNumber number,
-                      std::uint32_t flags, ByteView op);
+Digest request_digest(ServiceId service, ClientId client, SessionId session, RequestNumber number, std::uint32_t flags,
+                      ByteView op);
 inline Reference reference_of(const Request& r) { return {r.client, r.session, r.number, r.digest}; }
 
 // ---- system operations (ordered like requests)
@@ -153,8 +152,8 @@ struct Acks {
   };
   std::vector<Item> items;
 };
-// Node to client: not taken. kQueueFull, kQuota, kOutOfWindow and kNotReady mean BUSY: try again later. Others are final
-// for this number.
+// Node to client: not taken. kQueueFull, kQuota, kOutOfWindow and kNotReady mean BUSY: try again later. The others
+// are final for this number.
 struct Rejected {
   SessionId session;
   RequestNumber number;
@@ -236,15 +235,13 @@ Bytes wake_fields(const crypto::ClusterId& cluster, const Wake& w);
 struct EpochNotice {
   ServiceId service;
   Epoch epoch;
-  Seq n;                                  // the batch that carried the last change
-  std::vector<SlotId> active;             // ascending
-  std::vector<Incarnation> incarnations;  // per slot: the current one; 0 = none joined
-  std::vector<Incarnation>
-      evicted_through;  // per slot: this and all earlier incarnations are to be destroyed
+  Seq n;                                     // the batch that carried the last change
+  std::vector<SlotId> active;                // ascending
+  std::vector<Incarnation> incarnations;     // per slot: the current one; 0 = none joined
+  std::vector<Incarnation> evicted_through;  // per slot: this and all earlier incarnations are to be destroyed
   bool operator==(const EpochNotice&) const = default;
 };
-// Host to every node: an incarnation is dead (its processes or VM ended). Trusted for the host's own slots
-// only.
+// Host to every node: an incarnation is dead (its processes or VM ended). Trusted for the host's own slots only.
 struct SlotDead {
   SlotId slot;
   Incarnation incarnation;
@@ -258,9 +255,9 @@ struct StatusReport {
   std::string json;  // one JSON object
 };
 
-using Body = std::variant<PrePrepare, Prepare, Commit, FetchBodies, Bodies, Requests, Acks, Rejected,
-                          Subscribe, Orders, Batch, Vote, Replies, FetchReplies, Wake, Suspect, EpochNotice,
-                          Join, SlotDead, StatusQuery, StatusReport>;
+using Body =
+    std::variant<PrePrepare, Prepare, Commit, FetchBodies, Bodies, Requests, Acks, Rejected, Subscribe, Orders, Batch,
+                 Vote, Replies, FetchReplies, Wake, Suspect, EpochNotice, Join, SlotDead, StatusQuery, StatusReport>;
 
 struct Message {
   ServiceId service;

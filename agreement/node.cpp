@@ -41,8 +41,7 @@ CodecLimits codec_limits(const crypto::ClusterFile& cluster) {
 
 class Node::Impl final : public net::Handler, public Outlet {
  public:
-  Impl(boost::asio::io_context& loop, const crypto::ClusterFile& cluster, NodeId self,
-       const crypto::SecretKey& key)
+  Impl(boost::asio::io_context& loop, const crypto::ClusterFile& cluster, NodeId self, const crypto::SecretKey& key)
       : loop_(loop),
         cluster_(cluster),
         self_(self),
@@ -63,8 +62,7 @@ class Node::Impl final : public net::Handler, public Outlet {
       known_[client.key] = crypto::Peer{role, client.id.value, {}, {}, {}};
     }
     for (const crypto::ServiceEntry& service : cluster.services) {
-      services_.push_back(
-          std::make_unique<ServiceInstance>(cluster, service.id, self, key, incidents_, *this));
+      services_.push_back(std::make_unique<ServiceInstance>(cluster, service.id, self, key, incidents_, *this));
     }
   }
 
@@ -110,8 +108,7 @@ class Node::Impl final : public net::Handler, public Outlet {
     net::Channel* channel = executor(service, slot, incarnation);
     return send(channel, encode(message)) == net::Sent::kQueued;
   }
-  [[nodiscard]] std::size_t queued_bytes(ServiceId service, SlotId slot,
-                                         Incarnation incarnation) const override {
+  [[nodiscard]] std::size_t queued_bytes(ServiceId service, SlotId slot, Incarnation incarnation) const override {
     const net::Channel* channel = executor(service, slot, incarnation);
     return channel == nullptr ? 0 : channel->queued_bytes();
   }
@@ -179,8 +176,7 @@ class Node::Impl final : public net::Handler, public Outlet {
   std::vector<net::Channel*> hosts_;
   std::map<ClientId, net::Channel*> clients_;
   std::map<std::pair<ServiceId, SlotId>, net::Channel*> executors_;
-  std::map<crypto::Peer, RefusalCounts>
-      refusals_;  // executors without incarnation: bounded by the cluster file
+  std::map<crypto::Peer, RefusalCounts> refusals_;  // executors without incarnation: bounded by the cluster file
   RefusalCounts strangers_;
   bool turn_scheduled_ = false;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // a posted turn may outlive us
@@ -234,8 +230,7 @@ void Node::Impl::refused(const crypto::Peer& peer, Refusal reason) {
   crypto::Peer label = peer;
   label.incarnation = {};
   RefusalCounts& counts = refusals_[label];
-  if (counts.of(reason) == 0)
-    spdlog::info("refused a message of {}: {}", crypto::to_string(peer), to_string(reason));
+  if (counts.of(reason) == 0) spdlog::info("refused a message of {}: {}", crypto::to_string(peer), to_string(reason));
   counts.add(reason);
 }
 
@@ -316,12 +311,10 @@ std::string Node::Impl::status_json() const {
   json refusals = json::object();
   for (const auto& [peer, counts] : refusals_) refusals[crypto::to_string(peer)] = counted(counts);
   if (const json strangers = counted(strangers_); !strangers.empty()) refusals["unauthenticated"] = strangers;
-  return json{{"node", self_.value}, {"services", std::move(services)}, {"refusals", std::move(refusals)}}
-      .dump();
+  return json{{"node", self_.value}, {"services", std::move(services)}, {"refusals", std::move(refusals)}}.dump();
 }
 
-Node::Node(boost::asio::io_context& loop, const crypto::ClusterFile& cluster, NodeId self,
-           const crypto::SecretKey& key)
+Node::Node(boost::asio::io_context& loop, const crypto::ClusterFile& cluster, NodeId self, const crypto::SecretKey& key)
     : impl_(std::make_unique<Impl>(loop, cluster, self, key)) {}
 Node::~Node() = default;
 Result<void> Node::start() { return impl_->start(); }

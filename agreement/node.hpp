@@ -19,8 +19,7 @@ namespace zz::agreement {
 
 class Node {
  public:
-  Node(boost::asio::io_context& loop, const crypto::ClusterFile& cluster, NodeId self,
-       const crypto::SecretKey& key);
+  Node(boost::asio::io_context& loop, const crypto::ClusterFile& cluster, NodeId self, const crypto::SecretKey& key);
   ~Node();
   Node(const Node&) = delete;
   Node& operator=(const Node&) = delete;

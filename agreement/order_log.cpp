@@ -33,8 +33,7 @@ std::optional<Body> OrderStream::next(const OrderLog& log, std::size_t queued_by
     Orders orders{next_order_, {}};
     const std::uint64_t count = std::min(orders_end.value - next_order_.value + 1, kOrdersPerMessage);
     orders.digests.reserve(count);
-    for (std::uint64_t i = 0; i < count; ++i)
-      orders.digests.push_back(log.at(Seq{next_order_.value + i}).digest);
+    for (std::uint64_t i = 0; i < count; ++i) orders.digests.push_back(log.at(Seq{next_order_.value + i}).digest);
     next_order_.value += count;
     return orders;
   }

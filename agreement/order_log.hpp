@@ -39,15 +39,13 @@ class OrderStream {
   static constexpr std::uint64_t kOrdersAhead = 2'048;  // batches told beyond the executor's last vote
   static constexpr std::uint64_t kBatchesAhead = 256;   // batches with bodies beyond the executor's last vote
   static constexpr std::uint64_t kOrdersPerMessage = 1'024;
-  static constexpr std::size_t kQueuedBytesMax = 8u
-                                                 << 20;  // no further bodies while more waits in the channel
+  static constexpr std::size_t kQueuedBytesMax = 8u << 20;  // no further bodies while more waits in the channel
 
   void subscribe(const Subscribe& wish);
   void voted(Seq n) {
     if (n > voted_) voted_ = n;
   }
-  // The next message to send, given what waits in the channel's queue; nothing when up to date or the window
-  // is shut.
+  // The next message to send, given what waits in the channel's queue; nothing when up to date or the window is shut.
   [[nodiscard]] std::optional<Body> next(const OrderLog& log, std::size_t queued_bytes);
 
  private:

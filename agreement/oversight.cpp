@@ -183,8 +183,7 @@ void Oversight::State::on_closed(Seq n, VoteBook::Closing&& closing) {
   if (episode.open) dirty = true;
 }
 
-// Only what the active slots did among themselves is usual; a stop of seconds must not make the next one
-// unremarkable.
+// Only what the active slots did among themselves is usual; a stop of seconds must not make the next one unremarkable.
 void Oversight::State::learn_spread(const Ballot& ballot, const VoteBook::Closing& closing) {
   if (closing.dissenting != 0 || without(closing.agreeing, table.active()) != 0) return;
   const std::int64_t sample = std::min(ballot.closed_at.value - ballot.first_vote_at.value, 2 * overdue_limit().value);

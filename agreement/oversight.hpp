@@ -80,8 +80,7 @@ class Oversight final : public SystemRules {
 
   // Monotonic time now.
   void tick(Micros now);
-  // In order, every batch that the ordering core delivers: opens n for votes, then applies the system
-  // operations.
+  // In order, every batch that the ordering core delivers: opens n for votes, then applies the system operations.
   void deliver(const Delivery& batch);
   // The channel's slot and incarnation. Votes for batches not delivered here yet are kept, within bounds. The
   // second form takes the reply digests over.

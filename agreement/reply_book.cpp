@@ -138,8 +138,7 @@ Refusal ReplyBook::bodies(const BatchHeader& header, const Replies& message) {
       worst = Refusal::kConflict;
       continue;
     }
-    // Before the close a later sender may be the honest one, so the newest body wins; after it only a fitting
-    // one.
+    // Before the close a later sender may be the honest one, so the newest body wins; after it only a fitting one.
     if (entry->has_body && entry->closed) continue;
     if (entry->has_body) body_bytes_ -= entry->body.size();
     keep_body(*session, *entry, item.body);

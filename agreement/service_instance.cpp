@@ -81,8 +81,7 @@ Refusal ServiceInstance::from_executor(const crypto::Peer& peer, Message& messag
   if (peer.service != service_) return Refusal::kUnknownService;
   if (!oversight_.is_current(peer.slot, peer.incarnation)) return Refusal::kStaleIncarnation;
   const auto executor = executors_.find(peer.slot);
-  if (executor == executors_.end() || executor->second.incarnation != peer.incarnation)
-    return Refusal::kNotReady;
+  if (executor == executors_.end() || executor->second.incarnation != peer.incarnation) return Refusal::kNotReady;
   if (auto* m = std::get_if<Vote>(&message.body)) {
     const Seq n = m->n;
     const Refusal refusal = oversight_.step(peer.slot, peer.incarnation, std::move(*m));
@@ -151,8 +150,7 @@ Refusal ServiceInstance::take_request(ClientId client, SessionId session, Reques
   request->digest = request_digest(service_, client, session, item.number, item.flags, request->op.view());
   const Refusal refusal = replica_.vouch(std::move(request));
   if (refusal == Refusal::kNone) return refusal;
-  if (refusal ==
-      Refusal::kDuplicate) {  // asks for its answer again; one not delivered yet is answered in time
+  if (refusal == Refusal::kDuplicate) {  // asks for its answer again; one not delivered yet is answered in time
     static_cast<void>(book_.ask(client, session, item.number));
     return Refusal::kNone;
   }

@@ -20,8 +20,7 @@
 
 namespace zz::agreement {
 
-// Where the messages of a turn go. Implemented over channels by the node, over queues by tests and the
-// simulator.
+// Where the messages of a turn go. Implemented over channels by the node, over queues by tests and the simulator.
 class Outlet {
  public:
   virtual ~Outlet() = default;
@@ -31,10 +30,8 @@ class Outlet {
   virtual void to_all_hosts(const Message& message) = 0;
   virtual void to_client(ClientId client, const Message& message) = 0;
   // False when that executor has no channel.
-  virtual bool to_executor(ServiceId service, SlotId slot, Incarnation incarnation,
-                           const Message& message) = 0;
-  [[nodiscard]] virtual std::size_t queued_bytes(ServiceId service, SlotId slot,
-                                                 Incarnation incarnation) const = 0;
+  virtual bool to_executor(ServiceId service, SlotId slot, Incarnation incarnation, const Message& message) = 0;
+  [[nodiscard]] virtual std::size_t queued_bytes(ServiceId service, SlotId slot, Incarnation incarnation) const = 0;
   // Channels of incarnations of this service that are no longer current must go.
   virtual void drop_stale_executors(ServiceId service) = 0;
 };
@@ -42,8 +39,8 @@ class Outlet {
 class ServiceInstance {
  public:
   // All references must outlive it.
-  ServiceInstance(const crypto::ClusterFile& cluster, ServiceId service, NodeId self,
-                  const crypto::SecretKey& key, Observer& observer, Outlet& outlet);
+  ServiceInstance(const crypto::ClusterFile& cluster, ServiceId service, NodeId self, const crypto::SecretKey& key,
+                  Observer& observer, Outlet& outlet);
 
   // One message from an authenticated peer. Anything but kNone changed nothing.
   Refusal step(const crypto::Peer& from, Message& message);

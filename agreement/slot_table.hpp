@@ -54,8 +54,7 @@ class SlotTable {
   // Epoch is the next one; the evicted are current incarnations; the active ones are joined, not evicted, and
   // either were active or are named in a carried suspect's `agreeing`; nobody else leaves the active set.
   [[nodiscard]] bool applies(const EpochChange& change) const;
-  // The incarnation is newer than all before it, its key is nobody else's, and no active slot is replaced
-  // alive.
+  // The incarnation is newer than all before it, its key is nobody else's, and no active slot is replaced alive.
   [[nodiscard]] bool applies(const Join& join) const;
   // The active set after `evicted` are gone: those that stay, filled up in ascending order with joined slots
   // that the proof says agree, first those that f+1 signers name. Nothing when that does not make g+1.

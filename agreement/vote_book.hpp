@@ -5,8 +5,7 @@
 // only, and say when a slot's incarnation is over.
 //
 // One thread; time is handed in. Votes are compared list by list; the digest is taken once, when a batch
-// closes, and kept for good (32 bytes per batch), because a woken slot votes again for everything from the
-// beginning.
+// closes, and kept for good (32 bytes per batch), because a woken slot votes again for everything from the beginning.
 //
 // Invariants:
 //  1. A batch closes at most once, with g+1 equal votes of distinct slots.

@@ -27,8 +27,8 @@ Result<void> run(const std::string& dir, std::uint16_t id) {
   auto key = crypto::load_secret_key(dir + "/keys/node-" + std::to_string(id) + ".key");
   if (!key) return Error{key.error()};
   if (key->public_key() != cluster->nodes[id].key) {
-    return Error{dir + "/keys/node-" + std::to_string(id) +
-                 ".key is not the key that cluster.toml names for node " + std::to_string(id)};
+    return Error{dir + "/keys/node-" + std::to_string(id) + ".key is not the key that cluster.toml names for node " +
+                 std::to_string(id)};
   }
   boost::asio::io_context loop(1);
   boost::asio::signal_set signals(loop, SIGINT, SIGTERM);

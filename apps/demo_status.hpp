@@ -48,8 +48,7 @@ struct ClusterStatus {
   std::size_t settled = 0;             // divergences that f+1 nodes saw settled
   std::uint64_t first_correct_us = 0;  // the largest of any node and divergence
   std::uint64_t epoch = 0;
-  // The slots as f+1 nodes see them (incarnation, active, connected each); empty when no f+1 are in the same
-  // epoch.
+  // The slots as f+1 nodes see them (incarnation, active, connected each); empty when no f+1 are in the same epoch.
   std::vector<SlotStatus> slots;
 
   [[nodiscard]] std::size_t active() const;

@@ -1,8 +1,7 @@
 #pragma once
 
 // The demo's users: a few threads, each with one keep-alive connection, its own subtree and its own model of
-// it (webdav_model.hpp), so that every reply can be judged exactly and by nothing but what the client itself
-// did.
+// it (webdav_model.hpp), so that every reply can be judged exactly and by nothing but what the client itself did.
 //
 // DavScript makes one user's requests; pure. DavUsers runs several. Requests are made only as far as they
 // were granted, so that the owner sets the pace. All members may be called from any thread; the destructor

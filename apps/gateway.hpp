@@ -7,20 +7,16 @@
 // it, and so must what `Submit` refers to, until stop() or the destructor returns.
 //
 // Invariants:
-//  1. Requests of one connection are submitted in the order they were sent, and answered in that order: a
-//  request is
+//  1. Requests of one connection are submitted in the order they were sent, and answered in that order: a request is
 //     submitted only after its predecessor on that connection was answered. Pipelined ones wait in the socket
 //     and in a read buffer of bounded size; users who want more in flight open more connections.
 //  2. Nothing is submitted before its whole body is here, and nothing that was refused is ever submitted.
-//  3. After any refusal, and whenever the end of a request is in doubt, the connection is closed after the
-//  answer.
+//  3. After any refusal, and whenever the end of a request is in doubt, the connection is closed after the answer.
 //  4. A connection holds at most gateway_header_bytes_max + kReadBytes unread bytes, one body of
 //     gateway_body_bytes_max and one reply; there are at most gateway_connections_max connections.
-//  5. An answer that does not come in time is said to be missing (504); the request may still be executed
-//  later.
+//  5. An answer that does not come in time is said to be missing (504); the request may still be executed later.
 //
-// A plain HTTP user trusts the gateway (docs/protocol.md §1): what agreement voted on is checked here, not
-// there.
+// A plain HTTP user trusts the gateway (docs/protocol.md §1): what agreement voted on is checked here, not there.
 
 #include <boost/asio/io_context.hpp>
 #include <cstdint>
@@ -73,8 +69,7 @@ class Gateway {
   Gateway(const Gateway&) = delete;
   Gateway& operator=(const Gateway&) = delete;
 
-  // Listens on the service's gateway address (port 0: any free port). Error names the address and the way
-  // out.
+  // Listens on the service's gateway address (port 0: any free port). Error names the address and the way out.
   Result<void> listen();
   [[nodiscard]] std::uint16_t port() const;  // 0 when not listening
   // Closes the listening socket and every connection; `submit` is not called again.

@@ -2,12 +2,10 @@
 
 // BodyReader: collects one request body from the bytes that follow its head, by Content-Length or chunked
 // (RFC 9112 §6, §7.1). One thread. Strict on purpose: one spelling of a chunk size, no white space around it,
-// no control characters, no framing fields among the trailers. Extensions and trailers are read past and
-// dropped.
+// no control characters, no framing fields among the trailers. Extensions and trailers are read past and dropped.
 //
 // Invariants: never holds more than body_bytes_max of body and kFramingLineBytesMax of framing; framing as a
-// whole is at most 8 bytes per byte of body beyond kChunkOverheadBytesMax, so that a body cannot be all
-// framing.
+// whole is at most 8 bytes per byte of body beyond kChunkOverheadBytesMax, so that a body cannot be all framing.
 
 #include <cstddef>
 #include <cstdint>

@@ -1,7 +1,6 @@
 // zz gateway: the gateway of one HTTP service of a cluster, as a process.
 
 #include <fmt/format.h>
-#include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 
 #include <boost/asio/io_context.hpp>
@@ -58,8 +57,6 @@ client::ClientOptions client_options(const crypto::Limits& limits) {
 }
 
 Result<void> run_gateway(const GatewayFlags& flags) {
-  spdlog::set_default_logger(
-      std::make_shared<spdlog::logger>("gateway", std::make_shared<spdlog::sinks::stderr_sink_mt>()));
   if (auto ready = crypto::init(); !ready) return ready;
   const auto cluster = crypto::load_cluster(flags.dir + "/cluster.toml");
   if (!cluster) return Error{cluster.error()};

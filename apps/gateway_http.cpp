@@ -94,8 +94,7 @@ bool is_token_char(char c) {
 std::string_view view_of(boost::beast::string_view text) { return {text.data(), text.size()}; }
 
 // zz-* fields are this system's own word to users; from outside they mean nothing. CGI-like services see '-'
-// and '_' as one, so both go. Who speaks for the client (RFC 7239 and its ancestors) cannot be believed
-// either.
+// and '_' as one, so both go. Who speaks for the client (RFC 7239 and its ancestors) cannot be believed either.
 bool is_trust_field(std::string_view name) {
   if (name.size() >= 3 && equal_names(name.substr(0, 2), "zz") && (name[2] == '-' || name[2] == '_')) return true;
   constexpr std::string_view kForwarded = "x-forwarded-";
@@ -151,8 +150,7 @@ std::optional<HttpRefusal> judge_framing(const HeadFields& fields, RequestHead& 
   return std::nullopt;
 }
 
-// Origin-form; absolute-form becomes origin-form when its authority is the Host; "*" for OPTIONS only (RFC
-// 9112 §3.2).
+// Origin-form; absolute-form becomes origin-form when its authority is the Host; "*" for OPTIONS only (RFC 9112 §3.2).
 std::optional<HttpRefusal> judge_target(std::string_view target, std::string_view host, RequestHead& head) {
   if (target.size() > kTargetBytesMax) {
     return HttpRefusal{414, fmt::format("the request target is longer than {} bytes", kTargetBytesMax)};

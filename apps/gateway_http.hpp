@@ -44,8 +44,7 @@ class HeadScanner {
   enum class State { kMore, kComplete, kRefused };
   // `data`: everything received for this head so far; it only ever grows at its end.
   State scan(std::string_view data);
-  // After kComplete: where the request line starts (past one empty line, RFC 9112 §2.2) and where the body
-  // starts.
+  // After kComplete: where the request line starts (past one empty line, RFC 9112 §2.2) and where the body starts.
   [[nodiscard]] std::size_t head_begin() const { return begin_; }
   [[nodiscard]] std::size_t head_end() const { return position_; }
   // True once the first byte of a request line was seen.
@@ -106,8 +105,7 @@ struct ReplyShape {
   bool http_1_0 = false;
 };
 // The head of a reply, with the empty line. Adds Content-Length, Date and, where it is needed, Connection;
-// drops hop-by-hop fields of `headers`. Nothing when status or a field cannot be sent (the service
-// misbehaves).
+// drops hop-by-hop fields of `headers`. Nothing when status or a field cannot be sent (the service misbehaves).
 std::optional<std::string> render_reply_head(unsigned status, const HeaderList& headers, std::size_t body_size,
                                              const ReplyShape& shape);
 // True when replies of this kind carry no body on the wire.

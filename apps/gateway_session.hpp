@@ -1,8 +1,7 @@
 #pragma once
 
 // GatewaySession: one HTTP connection of the gateway, as a coroutine on the loop's thread. The gateway's
-// shared part (GatewayShared) is kept alive by every session. Internal to gateway.cpp and
-// gateway_session.cpp.
+// shared part (GatewayShared) is kept alive by every session. Internal to gateway.cpp and gateway_session.cpp.
 
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/ip/tcp.hpp>

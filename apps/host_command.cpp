@@ -1,4 +1,3 @@
-#include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 
 #include <boost/asio/io_context.hpp>
@@ -83,8 +82,6 @@ Result<void> serve(boost::asio::io_context& loop, vmpool::HostDaemon& daemon,
 }
 
 Result<void> run(const Options& options) {
-  spdlog::set_default_logger(
-      std::make_shared<spdlog::logger>("host", std::make_shared<spdlog::sinks::stderr_sink_mt>()));
   if (auto ready = crypto::init(); !ready) return ready;
   const auto freezer = parse_freezer(options.freezer);
   if (!freezer) return Error{freezer.error()};

@@ -257,8 +257,7 @@ Result<crypto::ClusterFile> make_local_cluster(const LocalClusterOptions& option
   crypto::ClusterFile cluster;
   if (auto filled = fill(options, cluster); !filled) return Error{filled.error()};
   const std::string path = cluster_path(options.dir);
-  // Last, so that a directory with a cluster.toml is a whole one; read back, so that what we write is what
-  // all accept.
+  // Last, so that a directory with a cluster.toml is a whole one; read back, so that what we write is what all accept.
   const std::string text = crypto::render_cluster(cluster);
   Result<crypto::ClusterFile> read_back = crypto::parse_cluster(text, path);
   if (!read_back) return read_back;

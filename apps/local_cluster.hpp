@@ -35,8 +35,7 @@ struct LocalClusterOptions {
   crypto::Timing timing;
 };
 
-// Leaves nothing behind when it fails. Refuses a directory that is not empty, and says whether it holds a
-// cluster.
+// Leaves nothing behind when it fails. Refuses a directory that is not empty, and says whether it holds a cluster.
 Result<crypto::ClusterFile> make_local_cluster(const LocalClusterOptions& options);
 
 // DIR/cluster.toml

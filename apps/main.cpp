@@ -1,11 +1,14 @@
 // The zz binary: one subcommand per role and tool.
 
 #include <fmt/format.h>
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <exception>
 #include <iostream>
 #include <iterator>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -88,6 +91,8 @@ int run(std::vector<std::string> arguments) {
 }  // namespace zz::apps
 
 int main(int argc, char** argv) {
+  // Results go to stdout, what happens to stderr.
+  spdlog::set_default_logger(std::make_shared<spdlog::logger>("zz", std::make_shared<spdlog::sinks::stderr_sink_st>()));
   try {
     return zz::apps::run(std::vector<std::string>(argv + std::min(argc, 1), argv + argc));
   } catch (const std::exception& error) {

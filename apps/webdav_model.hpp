@@ -70,8 +70,7 @@ std::optional<std::string> mismatch(const DavExpectation& expected, const DavRep
 
 class WebdavModel {
  public:
-  // False for requests whose answer this model does not know (a MOVE into a missing collection, for
-  // instance).
+  // False for requests whose answer this model does not know (a MOVE into a missing collection, for instance).
   [[nodiscard]] bool covers(const DavRequest& request) const;
   // Requires covers(request). Answers it and changes the tree as the server must.
   DavExpectation apply(const DavRequest& request);

@@ -4,8 +4,7 @@
 //
 // Bytes        a growable owned buffer
 // ByteView     a borrowed read-only view
-// SharedBytes  an immutable slice of a shared buffer: copying shares, slicing never copies. The buffer lives
-// as
+// SharedBytes  an immutable slice of a shared buffer: copying shares, slicing never copies. The buffer lives as
 //              long as any slice of it, so a small slice pins its whole frame; copy() what must outlive a
 //              frame for long. Safe to read from any thread; one SharedBytes object belongs to one thread at
 //              a time.
@@ -28,9 +27,7 @@ using ByteView = std::span<const std::uint8_t>;
 inline ByteView as_bytes(std::string_view text) {
   return {reinterpret_cast<const std::uint8_t*>(text.data()), text.size()};
 }
-inline std::string_view as_text(ByteView bytes) {
-  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
-}
+inline std::string_view as_text(ByteView bytes) { return {reinterpret_cast<const char*>(bytes.data()), bytes.size()}; }
 
 class SharedBytes {
  public:

@@ -29,8 +29,7 @@ using RequestNumber = Strong<struct RequestTag, std::uint64_t>;    // per sessio
 using View = Strong<struct ViewTag, std::uint64_t>;                // from 0
 using Seq = Strong<struct SeqTag, std::uint64_t>;                  // batch number, from 1; 0 = nothing
 using Epoch = Strong<struct EpochTag, std::uint64_t>;              // active-set epoch, from 0
-using Micros =
-    Strong<struct MicrosTag, std::int64_t>;  // microseconds; agreed or wall time since 1970, or a duration
+using Micros = Strong<struct MicrosTag, std::int64_t>;  // microseconds; agreed or wall time since 1970, or a duration
 
 // SHA-256 value. Equality is bytewise; not secret.
 struct Digest {

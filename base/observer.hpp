@@ -1,8 +1,7 @@
 #pragma once
 
 // Observer: where the cores report what they did. Logs, metrics, status and simulator traces are sinks of it;
-// a core holds no logger. Called on the core's thread, synchronously; a sink must not call back into the
-// core.
+// a core holds no logger. Called on the core's thread, synchronously; a sink must not call back into the core.
 
 #include <string_view>
 
@@ -11,18 +10,18 @@
 namespace zz {
 
 enum class EventKind : std::uint8_t {
-  kProposed,       // primary: n
-  kPrepared,       // n
-  kCommitted,      // n
-  kDiverged,       // first sign of trouble at n: slot (where one is known), why = mismatch | overdue | gone
-  kWakeRequested,  // slot, incarnation, n, why
-  kVoted,          // executor: n
-  kClosed,         // n has g+1 equal votes
-  kSettled,        // n had a sign of trouble and now has g+1 equal votes
-  kSuspected,      // slot, incarnation, n, why = wrong | late | surplus
-  kEpochChanged,   // epoch took effect after n
-  kEvicted,        // slot, incarnation left for a reason other than surplus, why
-  kJoined,         // slot, incarnation
+  kProposed,          // primary: n
+  kPrepared,          // n
+  kCommitted,         // n
+  kDiverged,          // first sign of trouble at n: slot (where one is known), why = mismatch | overdue | gone
+  kWakeRequested,     // slot, incarnation, n, why
+  kVoted,             // executor: n
+  kClosed,            // n has g+1 equal votes
+  kSettled,           // n had a sign of trouble and now has g+1 equal votes
+  kSuspected,         // slot, incarnation, n, why = wrong | late | surplus
+  kEpochChanged,      // epoch took effect after n
+  kEvicted,           // slot, incarnation left for a reason other than surplus, why
+  kJoined,            // slot, incarnation
   kNotDeterministic,  // n: all slots voted and no g+1 agree
   kSlotState,         // pool: slot, incarnation, why = new state's name
   kRefused,           // why = refusal's name; node or slot when known

@@ -18,8 +18,7 @@ using agreement::Message;
 using agreement::Rejected;
 using agreement::Requests;
 
-// Sessions that ended and wait for their last requests, per service; beyond it there is no room for a new
-// one.
+// Sessions that ended and wait for their last requests, per service; beyond it there is no room for a new one.
 constexpr std::size_t kEndedSessionsMax = 8;
 constexpr std::size_t kFrameOverhead = 4u << 10;
 

@@ -45,8 +45,7 @@ class Client {
 
   // Sends `op` to `service`. kNone: taken, and `done` is called exactly once, never from inside this call.
   // Otherwise `done` is not called: kQueueFull (BUSY: every window is full, try again after a callback),
-  // kOversize, kUnknownService. Requests of one service may be executed in another order than they were
-  // submitted.
+  // kOversize, kUnknownService. Requests of one service may be executed in another order than they were submitted.
   Refusal submit(ServiceId service, SharedBytes op, Done done);
 
   // Agreement nodes with a live channel now.

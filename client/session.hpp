@@ -12,10 +12,8 @@
 //  1. A reply is accepted only when f+1 distinct nodes gave its digest and its body has that digest.
 //  2. Each node's word on a number counts once: its first digest.
 //  3. Every submitted request completes exactly once, at the latest when its time is up.
-//  4. Outstanding numbers lie in (low, low + window]; memory is bounded by the window, and by one body per
-//  request.
-//  5. Once a request ended without a reply, its number may be missing in the order for ever: the session
-//  takes no new
+//  4. Outstanding numbers lie in (low, low + window]; memory is bounded by the window, and by one body per request.
+//  5. Once a request ended without a reply, its number may be missing in the order for ever: the session takes no new
 //     ones (ended()), so that a gap can never block it.
 //
 // When it sends again:
@@ -91,8 +89,7 @@ class Session {
 
   // Monotonic time now. Cheap when nothing is due.
   void tick(Micros now);
-  // The number under which `op` will complete; nothing (BUSY) when the window is full or the session has
-  // ended.
+  // The number under which `op` will complete; nothing (BUSY) when the window is full or the session has ended.
   std::optional<RequestNumber> submit(SharedBytes op);
   // Acks and rejections for this session only.
   Refusal step(NodeId from, const agreement::Acks& acks);

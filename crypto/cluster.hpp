@@ -137,8 +137,7 @@ Result<ClusterFile> parse_cluster(const std::string& text, const std::string& pa
 std::string render_cluster(const ClusterFile& cluster);
 Result<void> validate(const ClusterFile& cluster, const std::string& path_for_errors);
 
-// "127.0.0.1:4000", "[::1]:4000"; nothing when `text` is neither. Host names are allowed and not resolved
-// here.
+// "127.0.0.1:4000", "[::1]:4000"; nothing when `text` is neither. Host names are allowed and not resolved here.
 std::optional<Address> parse_address(std::string_view text);
 std::string to_string(const Address& address);
 

@@ -20,8 +20,7 @@ inline constexpr std::uint64_t kMi = 1u << 20;
 inline constexpr std::uint64_t kGi = 1u << 30;
 inline constexpr std::uint64_t kDayMs = 24u * 3'600'000u;
 
-// visit(key, member, range, comment) for every key, in the order in which the file is written. `limits` may
-// be const.
+// visit(key, member, range, comment) for every key, in the order in which the file is written. `limits` may be const.
 template <class L, class Visit>
 void each_limit(L& limits, Visit&& visit) {
   visit("frame_bytes_max", limits.frame_bytes_max, NumberRange{64 * kKi, 256 * kMi}, "one frame on a channel");

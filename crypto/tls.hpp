@@ -26,8 +26,7 @@ using PeerLookup = std::function<std::optional<Peer>(const PublicKey&)>;
 
 class TlsContext {
  public:
-  // Makes an in-memory self-signed certificate for `key`. `lookup` must stay callable as long as the context
-  // lives.
+  // Makes an in-memory self-signed certificate for `key`. `lookup` must stay callable as long as the context lives.
   static Result<TlsContext> make(const SecretKey& key, PeerLookup lookup);
   TlsContext(TlsContext&&) noexcept;
   TlsContext& operator=(TlsContext&&) noexcept;

@@ -1,7 +1,6 @@
 #pragma once
 
-// The port between zz and an application: what an executor drives, one request at a time, in the agreed
-// order.
+// The port between zz and an application: what an executor drives, one request at a time, in the agreed order.
 
 #include <functional>
 #include <memory>
@@ -36,8 +35,7 @@ class Adapter {
   using Reply = std::function<void(SharedBytes)>;
   using Started = std::function<void(Result<void>)>;
   virtual ~Adapter() = default;
-  // Makes the service ready on a fresh copy of its initial state. Calls back once; an error names command and
-  // cause.
+  // Makes the service ready on a fresh copy of its initial state. Calls back once; an error names command and cause.
   virtual void start(Started done) = 0;
   // Requires that no invocation is pending. Calls back exactly once, possibly before returning. A service
   // that crashes or hangs answers with a definite error reply; it never calls back with nothing.

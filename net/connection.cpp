@@ -26,8 +26,7 @@ constexpr std::size_t kStrangerReadBytes = 1u << 10;
 constexpr std::size_t kWriteBytes = 256u << 10;
 // A little output (a welcome, a TLS answer) does not keep frames from joining the same write.
 constexpr std::size_t kSmallOutputBytes = 4u << 10;
-// Room for what the TLS library itself wants to say beside one write of ours, and its share of each 16 KiB
-// record.
+// Room for what the TLS library itself wants to say beside one write of ours, and its share of each 16 KiB record.
 constexpr std::size_t kTlsOutputBytes = 64u << 10;
 constexpr std::size_t kRecordPlainBytes = 16u << 10;
 constexpr std::size_t kRecordOverheadBytes = 64;

@@ -1,8 +1,7 @@
 #pragma once
 
 // Connection: one TCP connection of a Network and the channel it becomes (docs/protocol.md §3). One thread,
-// the io_context's. Held by shared_ptr: by its owner while it lives, and by the operations that are under
-// way.
+// the io_context's. Held by shared_ptr: by its owner while it lives, and by the operations that are under way.
 //
 // The listener says it has accepted the dialler by a first frame without messages, the welcome: in TLS 1.3 a
 // dialler's handshake ends before the listener has judged its key, so only the welcome makes the channel up

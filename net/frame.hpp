@@ -46,14 +46,12 @@ class FrameReader {
   // Where the next bytes of the stream go; never empty. Requires !has_frame() and no refusal so far.
   [[nodiscard]] std::span<std::uint8_t> space();
   // Says that `count` bytes were written to the front of space(). kOversize: the body is longer than the
-  // limit; kMalformed: version, count, lengths, zero field or padding are wrong. Requires count <=
-  // space().size().
+  // limit; kMalformed: version, count, lengths, zero field or padding are wrong. Requires count <= space().size().
   Refusal advance(std::size_t count);
   // Consumes `bytes` from its front until it is empty, a frame is complete, or the stream is refused.
   Refusal feed(ByteView& bytes);
 
-  // A whole, checked frame is here and not all of its messages have been taken (or it has none: take with
-  // skip()).
+  // A whole, checked frame is here and not all of its messages have been taken (or it has none: take with skip()).
   [[nodiscard]] bool has_frame() const { return complete_; }
   [[nodiscard]] std::size_t messages_left() const { return messages_left_; }
   // The next message of the frame; after the last one the reader goes on to the next frame. Requires

@@ -48,8 +48,7 @@ long control(BIO* /*bio*/, int command, long /*number*/, void* /*pointer*/) {
   return command == BIO_CTRL_FLUSH ? 1 : 0;
 }
 
-// The library's table of the three functions above: a constant, made on first use because it has no static
-// form.
+// The library's table of the three functions above: a constant, made on first use because it has no static form.
 const BIO_METHOD* span_method() {
   static const std::unique_ptr<BIO_METHOD, void (*)(BIO_METHOD*)> kMethod = [] {
     BIO_METHOD* method = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "zz span");

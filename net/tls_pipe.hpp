@@ -34,8 +34,7 @@ class TlsPipe {
   void give(ByteView cipher_text) { io_.input = cipher_text; }
   // Goes on with the handshake; kDone when it is over.
   Status handshake();
-  // Plain text into the front of `into` (not empty); kDone: `count` bytes of it. kClosed: the peer said
-  // goodbye.
+  // Plain text into the front of `into` (not empty); kDone: `count` bytes of it. kClosed: the peer said goodbye.
   Status read(std::span<std::uint8_t> into, std::size_t& count);
   // False when the connection is broken. Requires a finished handshake.
   bool write(ByteView plain_text);

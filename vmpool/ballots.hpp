@@ -1,8 +1,7 @@
 #pragma once
 
 // What agreement nodes have told this host, counted by distinct nodes (docs/protocol.md §2): the WAKEs for
-// one sleeping guest and the notices of one service's slot table. One thread, no time. Memory: one entry per
-// node.
+// one sleeping guest and the notices of one service's slot table. One thread, no time. Memory: one entry per node.
 
 #include <cstdint>
 #include <optional>
@@ -31,8 +30,7 @@ class WakeBallot {
   std::uint32_t f_;
 };
 
-// Notices of one service. The believed one is the newest that f+1 distinct nodes hold equally; it never goes
-// back.
+// Notices of one service. The believed one is the newest that f+1 distinct nodes hold equally; it never goes back.
 class NoticeBoard {
  public:
   struct Shape {

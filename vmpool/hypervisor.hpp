@@ -63,8 +63,7 @@ class Hypervisor {
   virtual void thaw(const GuestId& guest, Done done) = 0;
   virtual void hand_over(const Identity& identity, Done done) = 0;
   virtual void destroy(const GuestId& guest, Done done) = 0;
-  // Makes the guest misbehave (kWrongReply and kSlow by its agent, kSilent by freezing it, kCrash by killing
-  // it).
+  // Makes the guest misbehave (kWrongReply and kSlow by its agent, kSilent by freezing it, kCrash by killing it).
   virtual void inject(const GuestId& guest, FaultKind kind, Done done) = 0;
   // Whom to tell of guests that end by themselves. Set once, before the first boot.
   virtual void set_on_dead(OnDead on_dead) = 0;

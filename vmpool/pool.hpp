@@ -10,16 +10,12 @@
 // Invariants:
 //  1. A slot has at most one guest: the next incarnation boots only after the last one is destroyed.
 //  2. Incarnations are used once, in strictly ascending order over all slots of the host and over restarts.
-//  3. A sleeping guest is woken only by f+1 valid WAKEs of distinct nodes for its (service, epoch, slot,
-//  incarnation),
+//  3. A sleeping guest is woken only by f+1 valid WAKEs of distinct nodes for its (service, epoch, slot, incarnation),
 //     or by f+1 equal notices of distinct nodes that call it active.
-//  4. A living guest is destroyed only when f+1 equal notices of distinct nodes say so (evicted, or not the
-//  one they
+//  4. A living guest is destroyed only when f+1 equal notices of distinct nodes say so (evicted, or not the one they
 //     know), when it failed, or when the pool stops.
-//  5. Every move is in kTransitions. At most one backend call per slot counts at any time; late results are
-//  ignored.
-//  6. Per slot and node one WAKE is remembered, per service and node one notice: nothing here grows with
-//  messages.
+//  5. Every move is in kTransitions. At most one backend call per slot counts at any time; late results are ignored.
+//  6. Per slot and node one WAKE is remembered, per service and node one notice: nothing here grows with messages.
 
 #include <memory>
 #include <optional>

@@ -209,7 +209,7 @@ TEST_F(NodeTest, AResentRequestIsAnsweredByEveryNode) {
 }
 
 TEST_F(NodeTest, DifferingVotesAreNeverAcknowledgedAndAskTheHostToWakeTheSleeper) {
-  start_executors([](SlotId slot, const Request&) { return slot == SlotId{0} ? std::string("yes") : std::string("no"); });
+  start_executors([](SlotId slot, const Request&) { return std::string(slot == SlotId{0} ? "yes" : "no"); });
   Party client(loop, cluster.file, cluster.client_keys[1]);
   run_until([&] { return client.up.size() == 4; }, "the client's channels");
   client.send_all(Requests{SessionId{8}, {{RequestNumber{1}, 0, SharedBytes::copy("hello")}}});
@@ -218,8 +218,8 @@ TEST_F(NodeTest, DifferingVotesAreNeverAcknowledgedAndAskTheHostToWakeTheSleeper
         std::map<NodeId, int> signers;
         for (const auto& [node, wake] : hosts[2]->all<Wake>()) {
           EXPECT_EQ(wake.slot, SlotId{2});
-          EXPECT_TRUE(crypto::verify(cluster.file.nodes[node.value].key, wake_fields(cluster.file.id, wake),
-                                     wake.signature));
+          EXPECT_TRUE(
+              crypto::verify(cluster.file.nodes[node.value].key, wake_fields(cluster.file.id, wake), wake.signature));
           signers[node] = 1;
         }
         return signers.size() == 4;

@@ -107,11 +107,12 @@ TEST_F(ClusterTest, WithFAndGTwoTwoSimultaneousFaultsAreOutvotedAndReplaced) {
   ASSERT_NO_FATAL_FAILURE(start(2, 2));
   ASSERT_EQ(cluster.nodes.size(), 7u);
   ASSERT_EQ(cluster.services[0].slots.size(), 5u);
-  ASSERT_NO_FATAL_FAILURE(count_until([](const ClusterStatus& now) { return settled(now, 2); }, "three active, two asleep"));
+  ASSERT_NO_FATAL_FAILURE(
+      count_until([](const ClusterStatus& now) { return settled(now, 2); }, "three active, two asleep"));
   ASSERT_NO_FATAL_FAILURE(fault(0, "wrong-reply"));
   ASSERT_NO_FATAL_FAILURE(fault(2, "crash"));
-  ASSERT_NO_FATAL_FAILURE(count_until(
-      [](const ClusterStatus& now) { return now.evictions >= 2 && settled(now, 2); }, "both evicted and asleep again"));
+  ASSERT_NO_FATAL_FAILURE(count_until([](const ClusterStatus& now) { return now.evictions >= 2 && settled(now, 2); },
+                                      "both evicted and asleep again"));
   const ClusterStatus now = status();
   EXPECT_GE(now.wakes, 1u);
   EXPECT_FALSE(now.find(0)->active);
@@ -120,10 +121,11 @@ TEST_F(ClusterTest, WithFAndGTwoTwoSimultaneousFaultsAreOutvotedAndReplaced) {
 
 TEST_F(ClusterTest, ASlowReplicaIsReplacedAndTheCounterGoesOn) {
   ASSERT_NO_FATAL_FAILURE(start(1, 1));
-  ASSERT_NO_FATAL_FAILURE(count_until([](const ClusterStatus& now) { return settled(now, 1); }, "two active, one asleep"));
+  ASSERT_NO_FATAL_FAILURE(
+      count_until([](const ClusterStatus& now) { return settled(now, 1); }, "two active, one asleep"));
   ASSERT_NO_FATAL_FAILURE(fault(1, "slow"));
-  ASSERT_NO_FATAL_FAILURE(count_until(
-      [](const ClusterStatus& now) { return now.evictions >= 1 && settled(now, 1); }, "the slow one evicted"));
+  ASSERT_NO_FATAL_FAILURE(count_until([](const ClusterStatus& now) { return now.evictions >= 1 && settled(now, 1); },
+                                      "the slow one evicted"));
   EXPECT_FALSE(status().find(1)->active);
 }
 
@@ -136,8 +138,8 @@ TEST_F(ClusterTest, FaultsFollowOneAnotherAndEachIsHealed) {
       if (slot.active) victim = static_cast<std::uint16_t>(slot.slot);
     }
     ASSERT_NO_FATAL_FAILURE(fault(victim, round % 2 == 0 ? "silent" : "wrong-reply"));
-    ASSERT_NO_FATAL_FAILURE(count_until(
-        [&](const ClusterStatus& now) { return now.evictions >= round && settled(now, 1); }, "healed"));
+    ASSERT_NO_FATAL_FAILURE(
+        count_until([&](const ClusterStatus& now) { return now.evictions >= round && settled(now, 1); }, "healed"));
   }
 }
 

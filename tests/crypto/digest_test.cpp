@@ -41,8 +41,7 @@ TEST(DigestWriter, HashesItsFieldsLittleEndianWithLengths) {
   EXPECT_EQ(writer.finish(), sha256(layout.bytes));
 }
 
-// The writer's buffer holds 512 bytes: sizes below, at and above it, and fields longer than it, give the same
-// bytes.
+// The writer's buffer holds 512 bytes: sizes below, at and above it, and fields longer than it, give the same bytes.
 TEST(DigestWriter, GivesTheSameDigestWhateverItsBufferHolds) {
   for (const std::size_t field : {0u, 1u, 7u, 100u, 479u, 480u, 481u, 487u, 488u, 489u, 511u, 512u, 513u, 5000u}) {
     for (int fields = 1; fields <= 5; ++fields) {

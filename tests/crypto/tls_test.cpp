@@ -80,7 +80,7 @@ using ForeignContext = std::unique_ptr<SSL_CTX, FreeContext>;
 class Tls : public ::testing::Test {
  protected:
   void SetUp() override {
-    ASSERT_TRUE(init().ok());
+    ASSERT_TRUE(ready_.ok());
     known_[node_key_.public_key()] = Peer{.role = Role::kNode, .index = 1};
     known_[client_key_.public_key()] = Peer{.role = Role::kClient, .index = 7};
   }
@@ -113,6 +113,7 @@ class Tls : public ::testing::Test {
     return ssl;
   }
 
+  Result<void> ready_ = init();  // before any key
   SecretKey node_key_ = SecretKey::generate();
   SecretKey client_key_ = SecretKey::generate();
   SecretKey stranger_key_ = SecretKey::generate();

@@ -1,5 +1,5 @@
-// Measures channels over loopback: round trips of one small message, and a one-way stream of small messages; between two
-// threads, each with its own event loop. Prints medians and the processor time of both threads per message.
+// Measures channels over loopback: round trips of one small message, and a one-way stream of small messages; between
+// two threads, each with its own event loop. Prints medians and the processor time of both threads per message.
 //
 //   channel_bench [round trips] [seconds of streaming] [message bytes]
 
