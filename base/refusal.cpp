@@ -32,8 +32,6 @@ std::string_view to_string(Refusal reason) {
       return "conflict";
     case Refusal::kBadTime:
       return "bad-time";
-    case Refusal::kUnvouched:
-      return "unvouched";
     case Refusal::kStaleEpoch:
       return "stale-epoch";
     case Refusal::kStaleIncarnation:

@@ -24,7 +24,6 @@ enum class Refusal : std::uint8_t {
   kDuplicate,    // already have it from this sender
   kConflict,     // contradicts what the same sender said before
   kBadTime,      // agreed time not increasing or too far from our clock
-  kUnvouched,    // names a request nobody stands for
   kStaleEpoch,
   kStaleIncarnation,
   kUnknownSlot,
