@@ -62,7 +62,7 @@ Refusal check(const crypto::ClusterFile& cluster, ServiceId service, const Join&
   const crypto::ServiceEntry* entry = find_service(cluster, service);
   if (entry == nullptr || join.service != service) return Refusal::kUnknownService;
   if (join.slot.value >= entry->slots.size()) return Refusal::kUnknownSlot;
-  if (join.incarnation.value == 0) return Refusal::kMalformed;
+  if (join.incarnation.value == 0 || join.incarnation > kIncarnationMax) return Refusal::kMalformed;
   const HostId host = entry->slots[join.slot.value].host;
   if (host.value >= cluster.hosts.size()) return Refusal::kUnknownPeer;
   if (belongs_to_a_party(cluster, join.key)) return Refusal::kNotAllowed;

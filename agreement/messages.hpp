@@ -77,6 +77,9 @@ struct EpochChange {
   std::vector<Suspect> proof;
 };
 
+// No incarnation lies beyond: not even 2^63 boots get there.
+inline constexpr Incarnation kIncarnationMax{std::uint64_t{1} << 63};
+
 // A host vouches for a new incarnation of one of its slots. Signed by the slot's host.
 struct Join {
   ServiceId service;

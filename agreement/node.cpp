@@ -137,7 +137,13 @@ class Node::Impl final : public net::Handler, public Outlet {
   net::Sent send(net::Channel* channel, const SharedBytes& bytes) {
     if (channel == nullptr) return net::Sent::kClosed;
     const net::Sent sent = channel->send(bytes);
-    if (sent == net::Sent::kFull) refused(channel->peer(), Refusal::kQueueFull);
+    if (sent == net::Sent::kFull) {
+      refused(channel->peer(), Refusal::kQueueFull);
+      // What was dropped would never be said again; a new channel starts from what each side then needs. A client
+      // asks again by itself.
+      const crypto::Role role = channel->peer().role;
+      if (role != crypto::Role::kClient && role != crypto::Role::kOperator) channel->close("send queue full");
+    }
     return sent;
   }
 

@@ -4,10 +4,18 @@
 
 namespace zz::agreement {
 
+namespace {
+
+// What a system operation with its proof is charged with.
+constexpr std::uint64_t kSystemOpBytes = 4'096;
+
+}  // namespace
+
 void OrderLog::append(const Delivery& batch) {
   ZZ_ASSERT(batch.header->n == last().next());
   bytes_ += sizeof(Delivery) + sizeof(BatchHeader) +
             batch.header->references.size() * (sizeof(Reference) + sizeof(RequestPtr) + sizeof(Request));
+  bytes_ += batch.header->system.size() * kSystemOpBytes;
   for (const RequestPtr& request : batch.requests) bytes_ += request->op.size();
   batches_.push_back(batch);
 }

@@ -32,7 +32,7 @@ namespace zz::agreement {
 // Votes for batches that this node has not delivered yet, per slot: at most this many batches ahead, and this
 // many reply digests in all.
 inline constexpr std::uint64_t kVotesAheadMax = 1'024;
-inline constexpr std::size_t kAheadDigestsMax = std::size_t{1} << 17;
+inline constexpr std::size_t kAheadDigestsMax = std::size_t{1} << 18;  // a whole window of full batches
 inline constexpr Micros kTickGapMax{50'000};
 
 enum class Sign : std::uint8_t { kMismatch, kOverdue, kGone };

@@ -124,22 +124,24 @@ Refusal Oversight::State::on_join(const Join& join) {
   }
   if (const Refusal why = check(cluster, id, join); why != Refusal::kNone) return why;
   watch.join = join;
-  watch.join_proposed_at.reset();
+  if (table.incarnation(join.slot).value == 0) watch.join_proposed_at.reset();  // an empty slot need not wait
   dirty = true;
   return Refusal::kNone;
 }
 
 void Oversight::State::propose_joins() {
+  const bool congested = book.last_opened().value - book.closed_through().value > kWindow / 8;
   for (std::uint16_t i = 0; i < slots.size(); ++i) {
     SlotWatch& watch = slots[i];
     if (!watch.join) continue;
     const Incarnation waiting = watch.join->incarnation;
     if (waiting <= table.incarnation(SlotId{i}) || waiting <= table.evicted_through(SlotId{i})) {
       watch.join.reset();
-      watch.join_proposed_at.reset();
       continue;
     }
     if (!table.applies(*watch.join)) continue;
+    // A host that renames a sleeper again and again must not fill the window while nothing closes.
+    if (congested && table.incarnation(SlotId{i}).value != 0) continue;
     if (watch.join_proposed_at && !passed(*watch.join_proposed_at, kProposeAgain)) continue;
     watch.join_proposed_at = now;
     out.propose.emplace_back(*watch.join);

@@ -54,7 +54,7 @@ Refusal Replica::State::check(NodeId from, View v, Seq n) const {
 // By its own judgement, or because f+1 distinct nodes do, of which one is correct. The pre-prepare is the primary's
 // voice.
 bool Replica::State::stands_for(const Slot& slot) const {
-  if (slot.unvouched == 0 && slot.clock_ok) return true;
+  if (slot.unvouched == 0 && slot.clock_ok && fits(slot)) return true;
   return 1 + slot.prepares.count(slot.digest) >= config.f + 1;
 }
 

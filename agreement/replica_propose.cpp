@@ -25,6 +25,10 @@ bool Replica::State::near_clock(Micros time) const {
          time.value <= wall.value + config.clock_bound.value;
 }
 
+bool Replica::State::fits(const Slot& slot) const {
+  return slot.header->references.size() <= 1 || op_bytes(slot.bodies) <= config.batch_bytes_max;
+}
+
 // What can be said without looking at the references one by one, and without changing anything.
 Refusal Replica::State::judge(const PrePrepare& message) {
   const BatchHeader& header = *message.header;

@@ -49,6 +49,8 @@ struct Replica::State {
   Refusal pre_prepare(NodeId from, const PrePrepare& message);
   [[nodiscard]] Refusal judge(const PrePrepare& message);
   [[nodiscard]] bool near_clock(Micros time) const;
+  // Within batch_bytes_max, or one op alone. Requires that no body is missing.
+  [[nodiscard]] bool fits(const Slot& slot) const;
   void cut_batches();
   [[nodiscard]] bool cut_due(Seq n) const;
   [[nodiscard]] std::uint64_t ahead(Seq n) const { return n.value - log.low().value; }

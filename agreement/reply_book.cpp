@@ -1,6 +1,7 @@
 #include "agreement/reply_book.hpp"
 
 #include <algorithm>
+#include <utility>
 
 namespace zz::agreement {
 
@@ -64,17 +65,20 @@ void ReplyBook::open(const Delivery& batch) {
   }
 }
 
+// A client may ask for one request a thousand times in one message: it is told once per turn.
 void ReplyBook::tell(Session& session, Entry& entry) {
+  entry.told = true;
+  if (entry.queued) return;
+  entry.queued = true;
   if (session.pending.empty()) touched_.push_back(&session);
   Acks::Item& item = session.pending.emplace_back();
   item.number = entry.number;
   item.reply_digest = entry.digest;
-  item.has_body = entry.has_body;
-  if (entry.has_body) item.body = entry.body;
-  entry.told = true;
 }
 
 void ReplyBook::want_body(Session& session, Entry& entry) {
+  if (entry.fetching) return;
+  entry.fetching = true;
   if (fetch_.empty() || fetch_.back().n != entry.n) fetch_.push_back(FetchReplies{entry.n, {}});
   fetch_.back().items.push_back({entry.index, session.client, session.id, entry.number});
 }
@@ -104,8 +108,8 @@ void ReplyBook::close(const BatchHeader& header, const std::vector<Digest>& repl
   }
 }
 
-void ReplyBook::keep_body(Session& session, Entry& entry, SharedBytes body) {
-  entry.body = std::move(body);
+void ReplyBook::keep_body(Session& session, Entry& entry, const SharedBytes& body) {
+  entry.body = SharedBytes::copy(body.view());  // not the whole frame it came in
   entry.has_body = true;
   body_bytes_ += entry.body.size();
   kept_.push_back({Key{session.client, session.id}, entry.number, entry.body.size()});
@@ -159,14 +163,41 @@ Refusal ReplyBook::ask(ClientId client, SessionId session_id, RequestNumber numb
   return Refusal::kNone;
 }
 
+bool ReplyBook::take_pending(Session& session, ReplyBookOutput& out) {
+  std::size_t turn_bytes = 0;
+  std::size_t ack_bytes = 0;
+  Acks acks{session.id, {}};
+  while (!session.pending.empty() && turn_bytes < config_.turn_bytes_max) {
+    Acks::Item item = std::move(session.pending.front());
+    session.pending.pop_front();
+    if (Entry* entry = entry_of(session, item.number)) {
+      entry->queued = false;
+      item.has_body = entry->has_body;
+      if (entry->has_body) item.body = entry->body;
+    }
+    if (!acks.items.empty() && ack_bytes + item.body.size() > config_.ack_bytes_max) {
+      out.acks.push_back({session.client, std::exchange(acks, Acks{session.id, {}})});
+      ack_bytes = 0;
+    }
+    ack_bytes += item.body.size();
+    turn_bytes += item.body.size();
+    acks.items.push_back(std::move(item));
+  }
+  if (!acks.items.empty()) out.acks.push_back({session.client, std::move(acks)});
+  return !session.pending.empty();
+}
+
 ReplyBookOutput ReplyBook::take_output() {
   ReplyBookOutput out;
   out.acks.reserve(touched_.size());
-  for (Session* session : touched_) {
-    out.acks.push_back({session->client, Acks{session->id, std::move(session->pending)}});
-    session->pending.clear();
+  std::erase_if(touched_, [&](Session* session) { return !take_pending(*session, out); });
+  for (const FetchReplies& wanted : fetch_) {
+    for (const FetchReplies::Item& item : wanted.items) {
+      Session* session = find(item.client, item.session);
+      Entry* entry = session == nullptr ? nullptr : entry_of(*session, item.number);
+      if (entry != nullptr) entry->fetching = false;
+    }
   }
-  touched_.clear();
   out.fetch = std::move(fetch_);
   fetch_.clear();
   return out;

@@ -25,6 +25,8 @@ struct ReplyBookConfig {
   std::uint32_t f = 1;
   std::uint32_t client_window = 256;
   std::uint32_t sessions_max = 1024;
+  std::size_t ack_bytes_max = 1u << 20;       // body bytes of one Acks; one larger body travels alone
+  std::size_t turn_bytes_max = 8u << 20;      // body bytes to one session per take_output; the rest waits
   std::uint64_t body_bytes_max = 256u << 20;  // bodies kept for repeats, all sessions; the oldest go first
 };
 
@@ -60,8 +62,10 @@ class ReplyBook {
     Seq n;
     std::uint32_t index = 0;
     bool closed = false;
-    bool asked = false;  // the client wants a body from us although we are not its home
-    bool told = false;   // acknowledged at least once since closed or asked
+    bool asked = false;     // the client wants a body from us although we are not its home
+    bool queued = false;    // in the session's pending
+    bool fetching = false;  // in fetch_, this turn
+    bool told = false;      // acknowledged at least once since closed or asked
     bool has_body = false;
     Digest digest;
     SharedBytes body;
@@ -70,7 +74,7 @@ class ReplyBook {
     ClientId client;
     SessionId id;
     std::vector<Entry> ring;
-    std::vector<Acks::Item> pending;  // to be sent at the next take_output
+    std::deque<Acks::Item> pending;  // to be sent at the next take_output, each request once
     std::list<Session*>::iterator age;
   };
   struct Key {
@@ -94,8 +98,10 @@ class ReplyBook {
   Entry* entry_of(Session& session, RequestNumber number);
   [[nodiscard]] bool acks_unasked(SessionId session) const;
   void tell(Session& session, Entry& entry);
+  // Moves what may leave this turn; true when some stays.
+  bool take_pending(Session& session, ReplyBookOutput& out);
   void want_body(Session& session, Entry& entry);
-  void keep_body(Session& session, Entry& entry, SharedBytes body);
+  void keep_body(Session& session, Entry& entry, const SharedBytes& body);
 
   ReplyBookConfig config_;
   std::unordered_map<Key, Session, KeyHash> sessions_;  // looked up, never iterated

@@ -109,6 +109,7 @@ Refusal ServiceInstance::take_replies(Executor& executor, Replies message) {
   if (executor.early.size() >= kEarlyRepliesMax || bytes > kEarlyBytesMax - executor.early_bytes) {
     return Refusal::kQueueFull;
   }
+  for (Replies::Item& item : message.items) item.body = SharedBytes::copy(item.body.view());
   executor.early_bytes += bytes;
   executor.early.push_back(std::move(message));
   return Refusal::kNone;
@@ -137,7 +138,8 @@ Refusal ServiceInstance::from_client(ClientId client, Message& message) {
 }
 
 Refusal ServiceInstance::take_request(ClientId client, SessionId session, Requests::Item& item) {
-  if (log_.full()) {
+  if (log_.full()) {  // nothing new, but what is ordered is still answered
+    if (book_.ask(client, session, item.number) == Refusal::kNone) return Refusal::kNone;
     reject(client, session, item.number, Refusal::kQueueFull);
     return Refusal::kQueueFull;
   }
@@ -146,7 +148,7 @@ Refusal ServiceInstance::take_request(ClientId client, SessionId session, Reques
   request->session = session;
   request->number = item.number;
   request->flags = item.flags;
-  request->op = std::move(item.op);
+  request->op = SharedBytes::copy(item.op.view());  // kept for long: not with the whole frame it came in
   request->digest = request_digest(service_, client, session, item.number, item.flags, request->op.view());
   const Refusal refusal = replica_.vouch(std::move(request));
   if (refusal == Refusal::kNone) return refusal;

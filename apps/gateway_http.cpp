@@ -93,13 +93,16 @@ bool is_token_char(char c) {
 
 std::string_view view_of(boost::beast::string_view text) { return {text.data(), text.size()}; }
 
-// zz-* fields are this system's own word to users; from outside they mean nothing. CGI-like services see '-'
-// and '_' as one, so both go. Who speaks for the client (RFC 7239 and its ancestors) cannot be believed either.
+// zz-* fields are this system's own word to users; from outside they mean nothing. Who speaks for the client (RFC 7239
+// and its ancestors) cannot be believed either. CGI-like services see '-' and '_' as one, so a name with '_' could
+// stand for any field dropped or set here: all such names go. They see Proxy as HTTP_PROXY, the proxy for their own
+// requests.
 bool is_trust_field(std::string_view name) {
-  if (name.size() >= 3 && equal_names(name.substr(0, 2), "zz") && (name[2] == '-' || name[2] == '_')) return true;
+  if (name.find('_') != std::string_view::npos) return true;
+  if (name.size() >= 3 && equal_names(name.substr(0, 3), "zz-")) return true;
   constexpr std::string_view kForwarded = "x-forwarded-";
   if (name.size() >= kForwarded.size() && equal_names(name.substr(0, kForwarded.size()), kForwarded)) return true;
-  return equal_names(name, "forwarded") || equal_names(name, "x-real-ip");
+  return equal_names(name, "forwarded") || equal_names(name, "x-real-ip") || equal_names(name, "proxy");
 }
 
 bool is_valid_host(std::string_view host) {

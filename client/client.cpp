@@ -118,12 +118,16 @@ struct Client::State final : net::Handler {
   Refusal submit(ServiceId service, SharedBytes op, Done done) {
     if (service.value >= cluster.services.size()) return Refusal::kUnknownService;
     if (op.size() > cluster.limits.op_bytes_max) return Refusal::kOversize;
+    if (!turn_pending) now = monotonic();
+    for (Live* known : services[service.value].open) {  // a tick may end a session: before one is picked
+      known->core.tick(now);
+      if (known->core.has_output()) schedule();
+    }
     Live* live = pick(service);
     if (live == nullptr) return Refusal::kQueueFull;
-    if (!turn_pending) now = monotonic();
-    live->core.tick(now);
+    live->core.tick(now);  // a new session does not know the time yet
     const auto number = live->core.submit(std::move(op));
-    ZZ_ASSERT(number.has_value());
+    if (!number) return Refusal::kQueueFull;
     live->done[number->value % live->done.size()] = std::move(done);
     schedule();
     return Refusal::kNone;

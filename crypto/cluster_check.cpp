@@ -284,6 +284,14 @@ class Checker {
            "op_bytes_max = {}",
            l.gateway_body_bytes_max, l.gateway_header_bytes_max, l.op_bytes_max);
     }
+    // Else one client's sessions could push out another's.
+    const std::uint64_t sessions = std::uint64_t{cluster_.clients.size()} * l.client_sessions_max;
+    if (l.sessions_max < sessions) {
+      fail(lines_.limits,
+           "[limits] sessions_max = {} is less than {} clients with client_sessions_max = {} each; raise sessions_max "
+           "to at least {}, or lower client_sessions_max",
+           l.sessions_max, cluster_.clients.size(), l.client_sessions_max, sessions);
+    }
     if (l.history_bytes_max < frame) {
       fail(lines_.limits, "[limits] history_bytes_max = {} is less than frame_bytes_max = {}", l.history_bytes_max,
            l.frame_bytes_max);

@@ -299,6 +299,7 @@ ExecutorConfig Agent::Impl::executor_config() const {
   config.g = service_.g;
   config.sessions.client_window = cluster_.limits.client_window;
   config.sessions.sessions_max = cluster_.limits.sessions_max;
+  config.sessions.client_sessions_max = cluster_.limits.client_sessions_max;
   config.body_timeout = Micros{std::int64_t{cluster_.timing.body_timeout_ms} * 1'000};
   config.expired_reply =
       service_.adapter == "http" ? http_session_expired_reply() : SharedBytes::copy(kKvSessionExpired);

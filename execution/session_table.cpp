@@ -10,7 +10,7 @@ namespace zz::execution {
 
 SessionTable::SessionTable(const SessionLimits& limits)
     : limits_(limits), ring_size_(std::size_t{2} * limits.client_window) {
-  ZZ_ASSERT(limits.client_window > 0 && limits.sessions_max > 0);
+  ZZ_ASSERT(limits.client_window > 0 && limits.sessions_max > 0 && limits.client_sessions_max > 0);
 }
 
 SessionTable::Session* SessionTable::find(const Key& key) {
@@ -43,21 +43,29 @@ SessionTable::Lookup SessionTable::look_up(ClientId client, SessionId session, R
 }
 
 SessionTable::Session& SessionTable::open(const Key& key) {
-  if (sessions_.size() >= limits_.sessions_max) evict_least_recent();
+  const auto own = by_client_.find(key.client);
+  if (own != by_client_.end() && own->second.size() >= limits_.client_sessions_max) {
+    evict({key.client, own->second.front()});
+  }
+  if (sessions_.size() >= limits_.sessions_max) evict(by_age_.front());
   Session& session = sessions_[key];
   session.ring.resize(ring_size_);
   session.age = by_age_.insert(by_age_.end(), key);
+  std::list<SessionId>& ages = by_client_[key.client];  // looked up again: evict() drops empty lists
+  session.own_age = ages.insert(ages.end(), key.session);
   last_key_ = key;
   last_ = &session;
   return session;
 }
 
-void SessionTable::evict_least_recent() {
-  const Key key = by_age_.front();
+void SessionTable::evict(Key key) {
   const auto it = sessions_.find(key);
   ZZ_ASSERT(it != sessions_.end());
   for (Entry& entry : it->second.ring) drop_body(entry);
-  by_age_.pop_front();
+  by_age_.erase(it->second.age);
+  const auto own = by_client_.find(key.client);
+  own->second.erase(it->second.own_age);
+  if (own->second.empty()) by_client_.erase(own);
   sessions_.erase(it);
   last_ = nullptr;
   graves_.insert(key);
@@ -75,6 +83,8 @@ void SessionTable::record(ClientId client, SessionId session, RequestNumber numb
   Session* known = find(key);
   if (known == nullptr) known = &open(key);
   by_age_.splice(by_age_.end(), by_age_, known->age);
+  std::list<SessionId>& own = by_client_.find(client)->second;
+  own.splice(own.end(), own, known->own_age);
   known->highest = std::max(known->highest, number);
   Entry& entry = known->ring[number.value % ring_size_];
   ZZ_ASSERT(entry.number < number);

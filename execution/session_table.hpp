@@ -9,7 +9,9 @@
 // Invariants:
 //  1. A request for which look_up() said kRun once, and which was then recorded, never gets kRun again, as long as
 //     fewer than kGravesPerSession * sessions_max sessions were evicted after its own.
-//  2. At most sessions_max sessions; the one that executed least recently makes room.
+//  2. At most client_sessions_max sessions of a client and sessions_max in all. The client's own session that executed
+//     least recently makes room; only at sessions_max may it be another client's (crypto/cluster_check.cpp keeps a
+//     cluster from getting there).
 //  3. The cached bodies never cost more than reply_bytes_max; the bodies recorded first go first. Digests stay.
 
 #include <cstdint>
@@ -34,6 +36,7 @@ struct SessionLimits {
   std::uint32_t client_window = 256;  // numbers a client may have outstanding; twice that is kept
   std::uint32_t sessions_max = 1024;
   std::uint64_t reply_bytes_max = 64u << 20;
+  std::uint32_t client_sessions_max = 16;
 };
 
 class SessionTable {
@@ -82,20 +85,22 @@ class SessionTable {
   };
   struct Session {
     RequestNumber highest;
-    std::vector<Entry> ring;  // by number modulo its size; never resized, so entries may be pointed to
-    std::list<Key>::iterator age;
+    std::vector<Entry> ring;                 // by number modulo its size; never resized, so entries may be pointed to
+    std::list<Key>::iterator age;            // in by_age_
+    std::list<SessionId>::iterator own_age;  // in its client's list
   };
 
   [[nodiscard]] Session* find(const Key& key);
   Session& open(const Key& key);
-  void evict_least_recent();
+  void evict(Key key);
   void keep_body(Entry& entry, SharedBytes body);
   void drop_body(Entry& entry);
 
   SessionLimits limits_;
   std::size_t ring_size_;
   std::map<Key, Session> sessions_;
-  std::list<Key> by_age_;  // front: executed least recently
+  std::list<Key> by_age_;                               // front: executed least recently
+  std::map<ClientId, std::list<SessionId>> by_client_;  // the same order, per client; no list is empty
   std::set<Key> graves_;
   std::deque<Key> graves_by_age_;
   Entry* oldest_body_ = nullptr;

@@ -39,8 +39,7 @@ inline constexpr Micros kHealthyAfter{30'000'000};
 // A JOIN that no notice confirms is sent again after this long, doubled per try.
 inline constexpr Micros kJoinRetryMin{1'000'000};
 inline constexpr Micros kJoinRetryMax{8'000'000};
-// Incarnations beyond are nobody's: they cannot come from 2^63 boots.
-inline constexpr Incarnation kIncarnationMax{std::uint64_t{1} << 63};
+using agreement::kIncarnationMax;
 
 static_assert(kBackoffMin < kBackoffMax && kJoinRetryMin < kJoinRetryMax);
 

@@ -177,5 +177,50 @@ TEST_F(ReplyBookTest, TheOldestBodiesGoWhenTheBudgetIsUsedUp) {
   EXPECT_EQ(out.fetch[0].n, Seq{1});
 }
 
+TEST_F(ReplyBookTest, ARequestAskedForAThousandTimesInATurnIsAnsweredOnce) {
+  ReplyBook book(config(3));
+  const SessionId session{5};
+  const Delivery b = batch(1, session, {1});
+  book.open(b);
+  book.close(*b.header, {digest_of("one")});
+  for (int i = 0; i < 1'000; ++i) ASSERT_EQ(book.ask(kClient, session, RequestNumber{1}), Refusal::kNone);
+  const ReplyBookOutput out = book.take_output();
+  ASSERT_EQ(out.acks.size(), 1u);
+  EXPECT_EQ(out.acks[0].acks.items.size(), 1u);
+  ASSERT_EQ(out.fetch.size(), 1u);
+  EXPECT_EQ(out.fetch[0].items.size(), 1u);
+  ASSERT_EQ(book.ask(kClient, session, RequestNumber{1}), Refusal::kNone);
+  EXPECT_EQ(book.take_output().acks.size(), 1u) << "and again in the next turn";
+}
+
+TEST_F(ReplyBookTest, BodiesLeaveInBoundedMessagesAndBoundedTurns) {
+  ReplyBookConfig small = config(1);
+  small.ack_bytes_max = 10;
+  small.turn_bytes_max = 15;
+  ReplyBook book(small);
+  const SessionId session{5};  // home is node 1
+  const Delivery b = batch(1, session, {1, 2, 3, 4});
+  book.open(b);
+  std::vector<Digest> digests;
+  Replies replies{Seq{1}, {}};
+  for (std::uint32_t i = 0; i < 4; ++i) {
+    const std::string body = "body " + std::to_string(i);  // 6 bytes
+    digests.push_back(digest_of(body));
+    replies.items.push_back({i, text(body)});
+  }
+  ASSERT_EQ(book.bodies(*b.header, replies), Refusal::kNone);
+  book.close(*b.header, digests);
+  std::size_t told = 0;
+  std::size_t turns = 0;
+  for (ReplyBookOutput out = book.take_output(); !out.acks.empty(); out = book.take_output(), ++turns) {
+    for (const auto& to : out.acks) {
+      EXPECT_EQ(to.acks.items.size(), 1u) << "two bodies are more than one message takes";
+      for (const auto& item : to.acks.items) EXPECT_EQ(item.number, RequestNumber{++told});
+    }
+  }
+  EXPECT_EQ(told, 4u);
+  EXPECT_EQ(turns, 2u);
+}
+
 }  // namespace
 }  // namespace zz::agreement

@@ -111,6 +111,13 @@ TEST(GatewayHead, StripsConnectionAndTrustFields) {
   EXPECT_FALSE(head.keep_alive);
 }
 
+TEST(GatewayHead, DropsFieldsThatACgiServiceWouldTakeForOthers) {
+  const RequestHead head = accepted(
+      "GET / HTTP/1.1\r\nHost: a\r\nX_Forwarded_For: 1.2.3.4\r\nContent_Length: 5\r\nTransfer_Encoding: chunked\r\n"
+      "X_Any: 1\r\n_: 2\r\nPROXY: http://evil/\r\nX-Proxy: kept\r\n\r\n");
+  EXPECT_EQ(head.headers, (HeaderList{{"Host", "a"}, {"X-Proxy", "kept"}}));
+}
+
 TEST(GatewayHead, KeepsHttp10ConnectionsOpenOnlyWhenAsked) {
   EXPECT_TRUE(accepted("GET / HTTP/1.1\r\nHost: a\r\n\r\n").keep_alive);
   EXPECT_FALSE(accepted("GET / HTTP/1.0\r\nHost: a\r\n\r\n").keep_alive);

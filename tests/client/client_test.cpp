@@ -242,6 +242,27 @@ TEST_F(ClientTest, TimesOutWhenNobodyAnswersAndGoesOnInANewSession) {
   EXPECT_GE(nodes.sessions().size(), 2u);
 }
 
+TEST_F(ClientTest, ASubmissionThatFindsItsSessionTimedOutGoesToANewOneOrIsToldBusy) {
+  nodes.all(Manner::kSilent);
+  const auto client = nodes.open(loop, {.sessions = 1, .timeout = Micros{0}});  // out of time at the next look
+  std::size_t taken = 0;
+  std::size_t done = 0;
+  for (int i = 0; i < 20; ++i) {
+    const Refusal refusal = client->submit(ServiceId{}, {}, [&](const Answer& answer) {
+      EXPECT_EQ(answer.outcome, Outcome::kTimedOut);
+      ++done;
+    });
+    if (refusal == Refusal::kNone) {
+      ++taken;
+    } else {
+      EXPECT_EQ(refusal, Refusal::kQueueFull);
+    }
+  }
+  EXPECT_GT(taken, 1u);   // a new session took what the ended one could not
+  EXPECT_LT(taken, 20u);  // ended sessions are bounded
+  EXPECT_TRUE(run_until(loop, [&] { return done == taken; }));
+}
+
 TEST_F(ClientTest, SaysBusyWhenEveryWindowIsFull) {
   nodes.all(Manner::kSilent);
   const auto client = nodes.open(loop, {.sessions = 2, .timeout = Micros{30'000'000}});

@@ -267,6 +267,15 @@ TEST_F(ClusterFiles, LimitsThatContradictEachOtherAreRefused) {
   EXPECT_EQ(judged(cluster_), "cluster.toml: [limits] client_window = 0 is out of range (1 to 65535)");
 }
 
+TEST_F(ClusterFiles, EveryClientsSessionsMustFitTheSessionTable) {
+  cluster_.limits.sessions_max = 32;  // 2 clients, 16 sessions each
+  EXPECT_EQ(judged(cluster_), "");
+  cluster_.limits.sessions_max = 31;
+  EXPECT_EQ(judged(cluster_),
+            "cluster.toml: [limits] sessions_max = 31 is less than 2 clients with client_sessions_max = 16 each; raise "
+            "sessions_max to at least 32, or lower client_sessions_max");
+}
+
 TEST_F(ClusterFiles, TextThatIsNotTomlIsRefusedWithItsLine) {
   EXPECT_THAT(parse_cluster("[cluster]\nname = \n", "x.toml").error(), HasSubstr("x.toml:2: "));
   EXPECT_THAT(parse_cluster("\xff\xfe\n", "x.toml").error(), HasSubstr("x.toml:"));

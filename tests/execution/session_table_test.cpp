@@ -15,7 +15,7 @@ using Verdict = SessionTable::Verdict;
 constexpr ClientId kClient{1};
 
 SessionLimits limits(std::uint32_t window = 4, std::uint32_t sessions = 3, std::uint64_t bytes = 1u << 20) {
-  return {window, sessions, bytes};
+  return {window, sessions, bytes, 16};
 }
 
 void run(SessionTable& table, std::uint64_t session, std::uint64_t number, const std::string& body = "r") {
@@ -71,6 +71,21 @@ TEST(SessionTable, TheSessionThatExecutedLeastRecentlyMakesRoom) {
   EXPECT_EQ(look(table, 2, 1).verdict, Verdict::kExpired);
   EXPECT_EQ(look(table, 2, 2).verdict, Verdict::kExpired);
   for (const std::uint64_t session : {1, 3, 4}) EXPECT_EQ(look(table, session, 1).verdict, Verdict::kRepeat);
+}
+
+TEST(SessionTable, AClientWithManySessionsEvictsOnlyItsOwn) {
+  SessionTable table({4, 8, 1u << 20, 3});
+  const ClientId innocent{2};
+  table.record(innocent, SessionId{1}, RequestNumber{1}, Digest{}, {});  // the least recent of all
+  for (const std::uint64_t session : {1, 2, 3}) run(table, session, 1);
+  run(table, 1, 2);
+  run(table, 4, 1);  // 2 goes
+  EXPECT_EQ(look(table, 2, 1).verdict, Verdict::kExpired);
+  EXPECT_EQ(look(table, 1, 1).verdict, Verdict::kRepeat);
+  for (std::uint64_t session = 5; session < 50; ++session) run(table, session, 1);
+  EXPECT_EQ(table.sessions(), 4u);
+  EXPECT_EQ(table.look_up(innocent, SessionId{1}, RequestNumber{1}).verdict, Verdict::kRepeat);
+  EXPECT_EQ(table.look_up(innocent, SessionId{1}, RequestNumber{2}).verdict, Verdict::kRun);
 }
 
 TEST(SessionTable, ASessionCannotStartBeyondItsFirstWindow) {

@@ -192,6 +192,19 @@ TEST_P(BootFailure, DoesNotWaitForeverForAProgramThatIsNeverReady) {
   EXPECT_NE(error.find("was not ready within 100 ms"), std::string::npos) << error;
 }
 
+TEST_P(BootFailure, IsForgottenAlsoWhenTheWardenNeverHeardOfTheGuest) {
+  world.backend.reset();
+  ASSERT_EQ(world.open(), "");
+  fs::create_directories(world.work(kGuest));
+  const auto booted = world.boot(kGuest);
+  ASSERT_FALSE(booted);
+  EXPECT_NE(booted.error().find("cannot make the directory"), std::string::npos) << booted.error();
+  EXPECT_EQ(booted.error().find("still being removed"), std::string::npos) << booted.error();
+  EXPECT_TRUE(nothing_left_of(kGuest));
+  const auto again = world.boot(kGuest);
+  EXPECT_TRUE(again) << again.error();
+}
+
 TEST_P(BootFailure, IsOvertakenByDestroy) {
   world.behaviour = "mute";
   world.backend.reset();

@@ -4,7 +4,7 @@
 //   spin        burns CPU in two threads
 //   family      has a child, a child in its own session, and a grandchild without parent; all of them burn CPU
 //   bomb        forks without end, in its own sessions
-//   headless    the first thread ends, another one burns CPU
+//   headless    the first thread ends, another one burns CPU; does not end with its channel
 //   fail        reports that the service does not start
 //   exit        ends before it is ready
 //   mute        is never ready
@@ -115,7 +115,7 @@ void serve(std::string_view behaviour) {
   for (;;) {
     char buffer[512];
     const ssize_t size = ::read(kControl, buffer, sizeof buffer);
-    if (size <= 0 && behaviour == "hang-up") ::pause();
+    if (size <= 0 && (behaviour == "hang-up" || behaviour == "headless")) ::pause();
     if (size <= 0) std::exit(0);
     input.append(buffer, static_cast<std::size_t>(size));
     for (std::size_t end = input.find('\n'); end != std::string::npos; end = input.find('\n')) {

@@ -95,7 +95,11 @@ class CgroupV2 final : public Freezer {
   [[nodiscard]] bool kill_round() override {
     if (!has_event("populated 1")) return true;
     // Linux 5.14 kills a group at once, also frozen. Before that: stop it, so that it cannot fork, then kill.
-    if (write_control(directory_ + "/cgroup.kill", "1")) return false;
+    if (write_control(directory_ + "/cgroup.kill", "1")) {
+      // That misses a process whose first thread has ended (seen on Linux 6.18); a signal to the process does not.
+      kill_group(directory_);
+      return false;
+    }
     if (!frozen() && ++rounds_ < kStopRoundsMax) {
       (void)freeze();
     } else {

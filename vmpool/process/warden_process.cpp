@@ -207,7 +207,12 @@ class WardenProcess {
       spawn(*command->spawn, fd);
     } else if (command) {
       const auto it = guests_.find(command->forget);
-      if (it != guests_.end()) it->second.forget = true;
+      if (it != guests_.end()) {
+        it->second.forget = true;
+      } else {
+        // Its spawn failed before the command got here: there is nothing to wait for.
+        report(WardenReport::Kind::kForgotten, command->forget, 0, {});
+      }
     }
     if (fd >= 0) ::close(fd);
     return command.has_value();
