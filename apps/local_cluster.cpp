@@ -195,6 +195,8 @@ Result<void> fill(const LocalClusterOptions& options, crypto::ClusterFile& clust
   cluster.local = true;
   cluster.allow_faults = options.allow_faults;
   cluster.limits = options.limits;
+  cluster.limits.sessions_max = std::max(
+      cluster.limits.sessions_max, (kFixedClients + options.clients) * cluster.limits.client_sessions_max);
   cluster.timing = options.timing;
   randombytes_buf(cluster.id.bytes.data(), cluster.id.bytes.size());
   KeyMaker keys(options.dir, cluster.id);
