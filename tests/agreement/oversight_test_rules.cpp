@@ -38,6 +38,13 @@ TEST(EpochRules, AChangeWithFPlusOneSignedSuspectsPerEvictedSlotIsAdmissible) {
   EXPECT_EQ(check(parties.cluster, kService, good_change(parties)), Refusal::kNone);
 }
 
+// Hosts refuse tables with such a value: one in the order would end all notices.
+TEST(EpochRules, AJoinBeyondTheLargestIncarnationIsRefusedThoughItsHostSignedIt) {
+  const Parties parties(1, 1);
+  EXPECT_EQ(check(parties.cluster, kService, parties.join(SlotId{2}, kIncarnationMax)), Refusal::kNone);
+  EXPECT_EQ(check(parties.cluster, kService, parties.join(SlotId{2}, kIncarnationMax.next())), Refusal::kMalformed);
+}
+
 TEST(EpochRules, AChangeWithFSuspectsOrOneSignerTwiceIsNot) {
   const Parties parties(1, 1);
   EpochChange change = good_change(parties);

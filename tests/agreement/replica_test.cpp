@@ -314,6 +314,18 @@ TEST(Replica, RefusesBatchesBeyondTheLimits) {
   EXPECT_THAT(node.said<Prepare>(), SizeIs(1));
 }
 
+TEST(Replica, StandsForNoBatchThatTurnsOutTooLargeWhenItsLastRequestArrives) {
+  ReplicaConfig config;
+  config.batch_bytes_max = 10;
+  LoneReplica node(1, config);
+  const RequestPtr early = make_request(1, 7, 1, "123456");
+  const RequestPtr late = make_request(1, 7, 2, "123456");
+  node->vouch(early);
+  EXPECT_EQ(node.propose(make_proposal(1, {early, late}, kNoon)), Refusal::kNone) << "its size is not known yet";
+  node->vouch(late);
+  EXPECT_THAT(node.said<Prepare>(), IsEmpty());
+}
+
 TEST(Replica, TakesOneRequestLargerThanABatchAlone) {
   ReplicaConfig config;
   config.batch_bytes_max = 10;

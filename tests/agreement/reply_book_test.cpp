@@ -193,6 +193,20 @@ TEST_F(ReplyBookTest, ARequestAskedForAThousandTimesInATurnIsAnsweredOnce) {
   EXPECT_EQ(book.take_output().acks.size(), 1u) << "and again in the next turn";
 }
 
+TEST_F(ReplyBookTest, AKeptBodyDoesNotPinTheFrameItCameIn) {
+  ReplyBook book(config(1));
+  const Delivery b = batch(1, SessionId{5}, {1});
+  book.open(b);
+  auto frame = std::make_shared<const Bytes>(1'000, std::uint8_t{7});
+  const std::weak_ptr<const Bytes> watch = frame;
+  SharedBytes slice(frame, ByteView(*frame).first(1));
+  frame.reset();
+  ASSERT_EQ(book.bodies(*b.header, Replies{Seq{1}, {{0, slice}}}), Refusal::kNone);
+  EXPECT_FALSE(watch.expired()) << "the caller's slice still holds it";
+  slice = SharedBytes{};
+  EXPECT_TRUE(watch.expired());
+}
+
 TEST_F(ReplyBookTest, BodiesLeaveInBoundedMessagesAndBoundedTurns) {
   ReplyBookConfig small = config(1);
   small.ack_bytes_max = 10;
