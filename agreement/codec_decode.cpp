@@ -1,30 +1,36 @@
-#include <capnp/message.h>
-#include <capnp/serialize.h>
-#include <kj/exception.h>
-
 #include <cstring>
 
-#include "agreement/codec.hpp"
-#include "agreement/messages.capnp.h"
+#include "agreement/codec_parts.hpp"
 #include "crypto/cluster.hpp"
 
 namespace zz::agreement {
+namespace codec {
 namespace {
 
 // System operations are rare: an epoch change and one join per slot is the most one batch has a use for, with room.
 constexpr std::size_t kSystemOpsMax = 64;
 constexpr std::size_t kNodesMax = 3 * crypto::kFaultsMax + 1;
+constexpr std::size_t kHeadersMax = 16;
+constexpr std::size_t kChosenMax = 1'024;  // the largest window_batches
+constexpr std::size_t kClaimBytes = 48;
 constexpr int kNestingMax = 16;
 
-capnp::ReaderOptions options_for(std::size_t words) {
+std::uint64_t word_at(const std::uint8_t* bytes) {
+  std::uint64_t value = 0;
+  for (int i = 7; i >= 0; --i) value = value << 8 | bytes[i];
+  return value;
+}
+
+}  // namespace
+
+capnp::ReaderOptions reader_options(std::size_t segment_words) {
   capnp::ReaderOptions options;
   // Everything is read once, so an honest message is charged its own size; aliased objects soon exceed this.
-  options.traversalLimitInWords = 2 * words + 16;
+  options.traversalLimitInWords = 2 * segment_words + 16;
   options.nestingLimit = kNestingMax;
   return options;
 }
 
-// One segment that fills the frame behind the segment table.
 bool is_one_segment(const SharedBytes& bytes) {
   if (bytes.size() < 16 || bytes.size() % 8 != 0) return false;
   if (reinterpret_cast<std::uintptr_t>(bytes.data()) % alignof(capnp::word) != 0) return false;
@@ -36,90 +42,6 @@ bool is_one_segment(const SharedBytes& bytes) {
   }
   return segments == 0 && words == bytes.size() / 8 - 1;
 }
-
-template <class Group>
-Digest digest_of(Group group) {
-  Digest out;
-  const std::uint64_t words[4] = {group.getA(), group.getB(), group.getC(), group.getD()};
-  for (std::size_t i = 0; i < 32; ++i) out.bytes[i] = static_cast<std::uint8_t>(words[i / 8] >> (8 * (i % 8)));
-  return out;
-}
-
-// Reads one message. Every function says whether to go on; the reason is kept in refusal().
-class Decoder {
- public:
-  Decoder(const SharedBytes& frame, const CodecLimits& limits) : frame_(frame), limits_(limits) {}
-
-  [[nodiscard]] Refusal refusal() const { return refusal_; }
-
-  bool read(wire::Message::Reader in, Message& out);
-
- private:
-  bool fail(Refusal reason) {
-    refusal_ = reason;
-    return false;
-  }
-  bool require(bool condition) { return condition || fail(Refusal::kMalformed); }
-  bool within(std::size_t count, std::size_t max) { return count <= max || fail(Refusal::kOversize); }
-
-  bool payload(capnp::Data::Reader in, SharedBytes& out) {
-    if (!within(in.size(), limits_.op_bytes_max)) return false;
-    out =
-        in.size() == 0 ? SharedBytes() : frame_.slice(static_cast<std::size_t>(in.begin() - frame_.data()), in.size());
-    return true;
-  }
-  template <std::size_t kSize>
-  bool fixed(capnp::Data::Reader in, std::array<std::uint8_t, kSize>& out) {
-    if (!require(in.size() == kSize)) return false;
-    std::memcpy(out.data(), in.begin(), kSize);
-    return true;
-  }
-  bool digests(capnp::Data::Reader in, std::size_t max, std::vector<Digest>& out) {
-    if (!require(in.size() % sizeof(Digest) == 0)) return false;
-    const std::size_t count = in.size() / sizeof(Digest);
-    if (!within(count, max)) return false;
-    out.resize(count);
-    if (count > 0) std::memcpy(out.data(), in.begin(), in.size());
-    return true;
-  }
-  bool slot(std::uint16_t in, SlotId& out) {
-    out.value = in;
-    return require(in < limits_.slots_max);
-  }
-  bool slots(capnp::List<std::uint16_t>::Reader in, std::vector<SlotId>& out);
-  bool incarnations(capnp::List<std::uint64_t>::Reader in, std::vector<Incarnation>& out);
-  bool references(capnp::List<wire::Reference>::Reader in, std::vector<Reference>& out);
-  bool header(wire::Header::Reader in, HeaderPtr& out, Digest& digest);
-  bool system(wire::SystemOperation::Reader in, SystemOp& out);
-  bool request(Request& out, std::uint32_t flags, capnp::Data::Reader op);
-  template <class Ballot>
-  bool ballot(wire::Ballot::Reader in, Ballot& out);
-
-  bool get(wire::PrePrepare::Reader in, PrePrepare& out);
-  bool get(wire::FetchBodies::Reader in, FetchBodies& out);
-  bool get(wire::Bodies::Reader in, Bodies& out);
-  bool get(wire::Requests::Reader in, Requests& out);
-  bool get(wire::Acks::Reader in, Acks& out);
-  bool get(wire::Rejected::Reader in, Rejected& out);
-  bool get(wire::Subscribe::Reader in, Subscribe& out);
-  bool get(wire::Orders::Reader in, Orders& out);
-  bool get(wire::Batch::Reader in, Batch& out);
-  bool get(wire::Vote::Reader in, Vote& out);
-  bool get(wire::Replies::Reader in, Replies& out);
-  bool get(wire::FetchReplies::Reader in, FetchReplies& out);
-  bool get(wire::Wake::Reader in, Wake& out);
-  bool get(wire::Suspect::Reader in, Suspect& out);
-  bool get(wire::EpochChange::Reader in, EpochChange& out);
-  bool get(wire::EpochNotice::Reader in, EpochNotice& out);
-  bool get(wire::Join::Reader in, Join& out);
-  bool get(wire::SlotDead::Reader in, SlotDead& out);
-  bool get(wire::StatusReport::Reader in, StatusReport& out);
-
-  const SharedBytes& frame_;
-  const CodecLimits& limits_;
-  ServiceId service_;
-  Refusal refusal_ = Refusal::kNone;
-};
 
 // ---- parts
 // -----------------------------------------------------------------------------------------------------------
@@ -178,19 +100,48 @@ bool Decoder::system(wire::SystemOperation::Reader in, SystemOp& out) {
   return fail(Refusal::kMalformed);
 }
 
-// Requires the names of `out` to be set already.
-bool Decoder::request(Request& out, std::uint32_t flags, capnp::Data::Reader op) {
-  if (!require(flags == 0) || !payload(op, out.op)) return false;
-  out.flags = flags;
-  out.digest = request_digest(service_, out.client, out.session, out.number, flags, out.op.view());
+bool Decoder::request(const Reference& name, std::uint32_t flags, capnp::Data::Reader op, RequestPtr& out) {
+  auto made = std::make_shared<Request>();
+  if (!require(flags == 0) || !payload(op, made->op)) return false;
+  made->client = name.client;
+  made->session = name.session;
+  made->number = name.number;
+  made->digest = request_digest(service_, name.client, name.session, name.number, flags, made->op.view());
+  out = std::move(made);
   return true;
 }
 
-template <class Ballot>
-bool Decoder::ballot(wire::Ballot::Reader in, Ballot& out) {
-  out.view.value = in.getView();
-  out.n.value = in.getN();
-  out.digest = digest_of(in.getDigest());
+bool Decoder::signer(std::uint16_t in, NodeId& out) {
+  out.value = in;
+  return require(in < kNodesMax);
+}
+
+bool Decoder::claims(capnp::Data::Reader in, std::vector<Claim>& out) {
+  if (!require(in.size() % kClaimBytes == 0)) return false;
+  const std::size_t count = in.size() / kClaimBytes;
+  if (!within(count, kClaimsMax)) return false;
+  out.resize(count);
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::uint8_t* from = in.begin() + i * kClaimBytes;
+    out[i].n.value = word_at(from);
+    out[i].view.value = word_at(from + 8);
+    std::memcpy(out[i].digest.bytes.data(), from + 16, sizeof(Digest));
+  }
+  return true;
+}
+
+bool Decoder::certificate(wire::StableCertificate::Reader in, CertificatePtr& out) {
+  auto made = std::make_shared<StableCertificate>();
+  made->service = service_;
+  if (!require(in.hasState()) || !get(in.getState(), made->state)) return false;
+  const auto parts = in.getParts();
+  if (!within(parts.size(), kNodesMax)) return false;
+  made->parts.reserve(parts.size());
+  for (const auto from : parts) {
+    StableCertificate::Part& part = made->parts.emplace_back();
+    if (!signer(from.getSigner(), part.signer) || !fixed(from.getSignature(), part.signature.bytes)) return false;
+  }
+  out = std::move(made);
   return true;
 }
 
@@ -209,13 +160,99 @@ bool Decoder::get(wire::Bodies::Reader in, Bodies& out) {
   if (!within(list.size(), limits_.batch_requests_max)) return false;
   out.requests.reserve(list.size());
   for (const auto item : list) {
-    auto made = std::make_shared<Request>();
-    made->client.value = item.getClient();
-    made->session.value = item.getSession();
-    made->number.value = item.getNumber();
-    if (!request(*made, item.getFlags(), item.getOp())) return false;
-    out.requests.push_back(std::move(made));
+    const Reference name{ClientId{item.getClient()}, SessionId{item.getSession()}, RequestNumber{item.getNumber()}, {}};
+    if (!request(name, item.getFlags(), item.getOp(), out.requests.emplace_back())) return false;
   }
+  return true;
+}
+
+bool Decoder::get(wire::FetchHeaders::Reader in, FetchHeaders& out) {
+  return digests(in.getWanted(), kClaimsMax, out.wanted);
+}
+
+bool Decoder::get(wire::Headers::Reader in, Headers& out) {
+  const auto list = in.getHeaders();
+  if (!within(list.size(), kHeadersMax)) return false;
+  out.headers.resize(list.size());
+  Digest digest;
+  for (unsigned i = 0; i < list.size(); ++i) {
+    if (!header(list[i], out.headers[i], digest)) return false;
+  }
+  return true;
+}
+
+bool Decoder::get(wire::VouchQuery::Reader in, VouchQuery& out) {
+  return references(in.getReferences(), out.references);
+}
+
+bool Decoder::get(wire::Vouched::Reader in, Vouched& out) { return references(in.getReferences(), out.references); }
+
+// ---- checkpoints
+// -----------------------------------------------------------------------------------------------------
+
+bool Decoder::get(wire::CheckpointState::Reader in, CheckpointState& out) {
+  out.n.value = in.getN();
+  out.history = digest_of(in.getHistory());
+  out.results = digest_of(in.getResults());
+  out.table = digest_of(in.getTable());
+  return true;
+}
+
+bool Decoder::get(wire::Checkpoint::Reader in, Checkpoint& out) {
+  out.service = service_;
+  return require(in.hasState()) && get(in.getState(), out.state) && signer(in.getSigner(), out.signer) &&
+         fixed(in.getSignature(), out.signature.bytes);
+}
+
+bool Decoder::get(wire::FetchOrder::Reader in, FetchOrder& out) {
+  out.from.value = in.getFrom();
+  return true;
+}
+
+bool Decoder::get(wire::OrderProof::Reader in, OrderProof& out) {
+  out.from.value = in.getFrom();
+  return require(in.hasCertificate()) && digests(in.getDigests(), kProofDigestsMax, out.digests) &&
+         certificate(in.getCertificate(), out.certificate);
+}
+
+// ---- view change
+// -----------------------------------------------------------------------------------------------------
+
+bool Decoder::get(wire::ViewChange::Reader in, ViewChangePtr& out) {
+  auto made = std::make_shared<ViewChange>();
+  made->service = service_;
+  made->view.value = in.getView();
+  if (!signer(in.getSigner(), made->signer) || !fixed(in.getSignature(), made->signature.bytes)) return false;
+  if (in.hasStable() && !certificate(in.getStable(), made->stable)) return false;
+  if (!claims(in.getPrepared(), made->prepared) || !claims(in.getPrePrepared(), made->pre_prepared)) return false;
+  out = std::move(made);
+  return true;
+}
+
+bool Decoder::get(wire::NewView::Reader in, NewViewPtr& out) {
+  auto made = std::make_shared<NewView>();
+  made->service = service_;
+  made->view.value = in.getView();
+  made->start.value = in.getStart();
+  if (!signer(in.getSigner(), made->signer) || !fixed(in.getSignature(), made->signature.bytes)) return false;
+  if (!digests(in.getChosen(), kChosenMax, made->chosen)) return false;
+  const auto proof = in.getProof();
+  if (!within(proof.size(), kNodesMax)) return false;
+  made->proof.resize(proof.size());
+  for (unsigned i = 0; i < proof.size(); ++i) {
+    if (!get(proof[i], made->proof[i])) return false;
+  }
+  out = std::move(made);
+  return true;
+}
+
+bool Decoder::get(wire::Progress::Reader in, Progress& out) {
+  out.view.value = in.getView();
+  out.changing = in.getChanging();
+  out.delivered.value = in.getDelivered();
+  out.stable.value = in.getStable();
+  out.complains = in.getComplains();
+  out.settled.value = in.getSettled();
   return true;
 }
 
@@ -283,12 +320,7 @@ bool Decoder::get(wire::Batch::Reader in, Batch& out) {
   if (!require(bodies.size() == references.size())) return false;
   out.requests.reserve(references.size());
   for (unsigned i = 0; i < bodies.size(); ++i) {
-    auto made = std::make_shared<Request>();
-    made->client = references[i].client;
-    made->session = references[i].session;
-    made->number = references[i].number;
-    if (!request(*made, bodies[i].getFlags(), bodies[i].getOp())) return false;
-    out.requests.push_back(std::move(made));
+    if (!request(references[i], bodies[i].getFlags(), bodies[i].getOp(), out.requests.emplace_back())) return false;
   }
   return true;
 }
@@ -331,7 +363,6 @@ bool Decoder::get(wire::FetchReplies::Reader in, FetchReplies& out) {
 
 bool Decoder::get(wire::Suspect::Reader in, Suspect& out) {
   out.service = service_;
-  out.signer.value = in.getSigner();
   out.epoch.value = in.getEpoch();
   out.incarnation.value = in.getIncarnation();
   out.n.value = in.getN();
@@ -348,8 +379,8 @@ bool Decoder::get(wire::Suspect::Reader in, Suspect& out) {
     default:
       return fail(Refusal::kMalformed);
   }
-  return slot(in.getSlot(), out.slot) && require(out.signer.value < kNodesMax) &&
-         slots(in.getAgreeing(), out.agreeing) && fixed(in.getSignature(), out.signature.bytes);
+  return slot(in.getSlot(), out.slot) && signer(in.getSigner(), out.signer) && slots(in.getAgreeing(), out.agreeing) &&
+         fixed(in.getSignature(), out.signature.bytes);
 }
 
 bool Decoder::get(wire::EpochChange::Reader in, EpochChange& out) {
@@ -373,12 +404,11 @@ bool Decoder::get(wire::Join::Reader in, Join& out) {
 
 bool Decoder::get(wire::Wake::Reader in, Wake& out) {
   out.service = service_;
-  out.signer.value = in.getSigner();
   out.epoch.value = in.getEpoch();
   out.incarnation.value = in.getIncarnation();
   out.n.value = in.getN();
   out.sign = in.getSign();
-  return slot(in.getSlot(), out.slot) && require(out.signer.value < kNodesMax) &&
+  return slot(in.getSlot(), out.slot) && signer(in.getSigner(), out.signer) &&
          fixed(in.getSignature(), out.signature.bytes);
 }
 
@@ -456,29 +486,39 @@ bool Decoder::read(wire::Message::Reader in, Message& out) {
       return true;
     case B::STATUS_REPORT:
       return require(body.hasStatusReport()) && get(body.getStatusReport(), to.emplace<StatusReport>());
+    case B::FETCH_HEADERS:
+      return require(body.hasFetchHeaders()) && get(body.getFetchHeaders(), to.emplace<FetchHeaders>());
+    case B::HEADERS:
+      return require(body.hasHeaders()) && get(body.getHeaders(), to.emplace<Headers>());
+    case B::CHECKPOINT:
+      return require(body.hasCheckpoint()) && get(body.getCheckpoint(), to.emplace<Checkpoint>());
+    case B::STABLE:
+      return require(body.hasStable()) && certificate(body.getStable(), to.emplace<Stable>().certificate);
+    case B::FETCH_ORDER:
+      return require(body.hasFetchOrder()) && get(body.getFetchOrder(), to.emplace<FetchOrder>());
+    case B::ORDER_PROOF:
+      return require(body.hasOrderProof()) && get(body.getOrderProof(), to.emplace<OrderProof>());
+    case B::VIEW_CHANGE:
+      return require(body.hasViewChange()) && get(body.getViewChange(), to.emplace<ViewChangePtr>());
+    case B::NEW_VIEW:
+      return require(body.hasNewView()) && get(body.getNewView(), to.emplace<NewViewPtr>());
+    case B::PROGRESS:
+      return require(body.hasProgress()) && get(body.getProgress(), to.emplace<Progress>());
+    case B::VOUCH_QUERY:
+      return require(body.hasVouchQuery()) && get(body.getVouchQuery(), to.emplace<VouchQuery>());
+    case B::VOUCHED:
+      return require(body.hasVouched()) && get(body.getVouched(), to.emplace<Vouched>());
+    case B::PROPOSE:
+      return require(body.hasPropose()) && system(body.getPropose(), to.emplace<Propose>().op);
   }
   return fail(Refusal::kMalformed);
 }
 
-}  // namespace
+}  // namespace codec
 
 Decoded decode(const SharedBytes& bytes, const CodecLimits& limits) {
   Decoded out;
-  if (!is_one_segment(bytes)) {
-    out.refusal = Refusal::kMalformed;
-    return out;
-  }
-  Decoder decoder(bytes, limits);
-  try {
-    const kj::ArrayPtr<const capnp::word> segment(reinterpret_cast<const capnp::word*>(bytes.data()) + 1,
-                                                  bytes.size() / 8 - 1);
-    const kj::ArrayPtr<const capnp::word> segments[1] = {segment};
-    capnp::SegmentArrayMessageReader reader(kj::arrayPtr(segments, 1), options_for(segment.size()));
-    decoder.read(reader.getRoot<wire::Message>(), out.message);
-    out.refusal = decoder.refusal();
-  } catch (const kj::Exception&) {
-    out.refusal = Refusal::kMalformed;
-  }
+  out.refusal = codec::decode_root<wire::Message>(bytes, limits, out.message);
   return out;
 }
 

@@ -1,28 +1,20 @@
-#include <capnp/message.h>
-
 #include <cstring>
 
-#include "agreement/codec.hpp"
-#include "agreement/messages.capnp.h"
+#include "agreement/codec_parts.hpp"
 
 namespace zz::agreement {
-namespace {
+namespace codec {
 
 // ---- sizes
 // -----------------------------------------------------------------------------------------------------------
-// The exact number of words a message needs, so that it is written once into its final buffer.
 
-template <class Wire>
-constexpr std::size_t kStructWords = Wire::_capnpPrivate::dataWordSize + Wire::_capnpPrivate::pointerCount;
+namespace {
 
-template <class Wire>
-std::size_t list_words(std::size_t count) {
-  return 1 + count * kStructWords<Wire>;  // even an empty one has its tag
-}
-std::size_t data_words(std::size_t bytes) { return (bytes + 7) / 8; }
 std::size_t slots_words(const std::vector<SlotId>& slots) { return data_words(slots.size() * 2); }
 
 constexpr std::size_t kSignatureWords = sizeof(crypto::Signature) / 8;
+constexpr std::size_t kDigestWords = sizeof(Digest) / 8;
+constexpr std::size_t kClaimWords = 2 + kDigestWords;
 constexpr std::size_t kKeyWords = sizeof(crypto::PublicKey) / 8;
 
 template <class Items, class Payload>
@@ -31,6 +23,8 @@ std::size_t payload_words(const Items& items, Payload payload) {
   for (const auto& item : items) sum += data_words(payload(item).size());
   return sum;
 }
+
+}  // namespace
 
 std::size_t words(const Suspect& m) { return kStructWords<wire::Suspect> + slots_words(m.agreeing) + kSignatureWords; }
 std::size_t words(const Join&) { return kStructWords<wire::Join> + kKeyWords + kSignatureWords; }
@@ -46,57 +40,115 @@ std::size_t words(const BatchHeader& h) {
   for (const SystemOp& op : h.system) sum += std::visit([](const auto& o) { return words(o); }, op);
   return sum;
 }
-std::size_t words(const PrePrepare& m) { return kStructWords<wire::PrePrepare> + words(*m.header); }
-std::size_t words(const Prepare&) { return kStructWords<wire::Ballot>; }
-std::size_t words(const Commit&) { return kStructWords<wire::Ballot>; }
-std::size_t words(const FetchBodies& m) {
-  return kStructWords<wire::FetchBodies> + list_words<wire::Reference>(m.wanted.size());
+std::size_t batch_words(const BatchHeader& header, const std::vector<RequestPtr>& requests) {
+  return kStructWords<wire::Batch> + words(header) + list_words<wire::Batch::Body>(requests.size()) +
+         payload_words(requests, [](const RequestPtr& r) -> const SharedBytes& { return r->op; });
 }
-std::size_t words(const Bodies& m) {
-  return kStructWords<wire::Bodies> + list_words<wire::Request>(m.requests.size()) +
-         payload_words(m.requests, [](const RequestPtr& r) -> const SharedBytes& { return r->op; });
+std::size_t words(const StableCertificate& m) {
+  return kStructWords<wire::StableCertificate> + kStructWords<wire::CheckpointState> +
+         list_words<wire::StableCertificate::Part>(m.parts.size()) + m.parts.size() * kSignatureWords;
 }
-std::size_t words(const Requests& m) {
-  return kStructWords<wire::Requests> + list_words<wire::Requests::Item>(m.items.size()) +
-         payload_words(m.items, [](const Requests::Item& i) -> const SharedBytes& { return i.op; });
+std::size_t words(const ViewChange& m) {
+  return kStructWords<wire::ViewChange> + (m.stable ? words(*m.stable) : 0) +
+         (m.prepared.size() + m.pre_prepared.size()) * kClaimWords + kSignatureWords;
 }
-std::size_t words(const Acks& m) {
-  return kStructWords<wire::Acks> + list_words<wire::Acks::Item>(m.items.size()) +
-         payload_words(m.items, [](const Acks::Item& i) -> const SharedBytes& { return i.body; });
+std::size_t words(const NewView& m) {
+  std::size_t sum = kStructWords<wire::NewView> + m.chosen.size() * kDigestWords + kSignatureWords;
+  ++sum;  // the tag of the proof
+  for (const ViewChangePtr& part : m.proof) sum += words(*part);
+  return sum;
 }
-std::size_t words(const Rejected&) { return kStructWords<wire::Rejected>; }
-std::size_t words(const Subscribe&) { return kStructWords<wire::Subscribe>; }
-std::size_t words(const Orders& m) { return kStructWords<wire::Orders> + m.digests.size() * 4; }
-std::size_t words(const Batch& m) {
-  return kStructWords<wire::Batch> + words(*m.header) + list_words<wire::Batch::Body>(m.requests.size()) +
-         payload_words(m.requests, [](const RequestPtr& r) -> const SharedBytes& { return r->op; });
+
+std::size_t references_words(const std::vector<Reference>& references) {
+  return list_words<wire::Reference>(references.size());
 }
-std::size_t words(const Vote& m) { return kStructWords<wire::Vote> + m.replies.size() * 4; }
-std::size_t words(const Replies& m) {
-  return kStructWords<wire::Replies> + list_words<wire::Replies::Item>(m.items.size()) +
-         payload_words(m.items, [](const Replies::Item& i) -> const SharedBytes& { return i.body; });
-}
-std::size_t words(const FetchReplies& m) {
-  return kStructWords<wire::FetchReplies> + list_words<wire::FetchReplies::Item>(m.items.size());
-}
-std::size_t words(const Wake&) { return kStructWords<wire::Wake> + kSignatureWords; }
-std::size_t words(const EpochNotice& m) {
-  return kStructWords<wire::EpochNotice> + slots_words(m.active) + m.incarnations.size() + m.evicted_through.size();
-}
-std::size_t words(const SlotDead&) { return kStructWords<wire::SlotDead>; }
-std::size_t words(const StatusQuery&) { return 0; }
-std::size_t words(const StatusReport& m) { return kStructWords<wire::StatusReport> + data_words(m.json.size()); }
+
+namespace {
+
+// One overload per member of Body.
+struct Sizer {
+  std::size_t operator()(const PrePrepare& m) { return kStructWords<wire::PrePrepare> + words(*m.header); }
+  std::size_t operator()(const Prepare&) { return kStructWords<wire::Ballot>; }
+  std::size_t operator()(const Commit&) { return kStructWords<wire::Ballot>; }
+  std::size_t operator()(const FetchBodies& m) {
+    return kStructWords<wire::FetchBodies> + list_words<wire::Reference>(m.wanted.size());
+  }
+  std::size_t operator()(const Bodies& m) {
+    return kStructWords<wire::Bodies> + list_words<wire::Request>(m.requests.size()) +
+           payload_words(m.requests, [](const RequestPtr& r) -> const SharedBytes& { return r->op; });
+  }
+  std::size_t operator()(const Requests& m) {
+    return kStructWords<wire::Requests> + list_words<wire::Requests::Item>(m.items.size()) +
+           payload_words(m.items, [](const Requests::Item& i) -> const SharedBytes& { return i.op; });
+  }
+  std::size_t operator()(const Acks& m) {
+    return kStructWords<wire::Acks> + list_words<wire::Acks::Item>(m.items.size()) +
+           payload_words(m.items, [](const Acks::Item& i) -> const SharedBytes& { return i.body; });
+  }
+  std::size_t operator()(const Rejected&) { return kStructWords<wire::Rejected>; }
+  std::size_t operator()(const Subscribe&) { return kStructWords<wire::Subscribe>; }
+  std::size_t operator()(const Orders& m) { return kStructWords<wire::Orders> + m.digests.size() * kDigestWords; }
+  std::size_t operator()(const Batch& m) { return batch_words(*m.header, m.requests); }
+  std::size_t operator()(const Vote& m) { return kStructWords<wire::Vote> + m.replies.size() * kDigestWords; }
+  std::size_t operator()(const Replies& m) {
+    return kStructWords<wire::Replies> + list_words<wire::Replies::Item>(m.items.size()) +
+           payload_words(m.items, [](const Replies::Item& i) -> const SharedBytes& { return i.body; });
+  }
+  std::size_t operator()(const FetchReplies& m) {
+    return kStructWords<wire::FetchReplies> + list_words<wire::FetchReplies::Item>(m.items.size());
+  }
+  std::size_t operator()(const Wake&) { return kStructWords<wire::Wake> + kSignatureWords; }
+  std::size_t operator()(const Suspect& m) { return words(m); }
+  std::size_t operator()(const Join& m) { return words(m); }
+  std::size_t operator()(const EpochNotice& m) {
+    return kStructWords<wire::EpochNotice> + slots_words(m.active) + m.incarnations.size() + m.evicted_through.size();
+  }
+  std::size_t operator()(const SlotDead&) { return kStructWords<wire::SlotDead>; }
+  std::size_t operator()(const StatusQuery&) { return 0; }
+  std::size_t operator()(const StatusReport& m) { return kStructWords<wire::StatusReport> + data_words(m.json.size()); }
+
+  std::size_t operator()(const FetchHeaders& m) {
+    return kStructWords<wire::FetchHeaders> + m.wanted.size() * kDigestWords;
+  }
+  std::size_t operator()(const Headers& m) {
+    std::size_t sum = kStructWords<wire::Headers> + 1;
+    for (const HeaderPtr& header : m.headers) sum += words(*header);
+    return sum;
+  }
+  std::size_t operator()(const Checkpoint&) {
+    return kStructWords<wire::Checkpoint> + kStructWords<wire::CheckpointState> + kSignatureWords;
+  }
+  std::size_t operator()(const Stable& m) { return words(*m.certificate); }
+  std::size_t operator()(const FetchOrder&) { return kStructWords<wire::FetchOrder>; }
+  std::size_t operator()(const OrderProof& m) {
+    return kStructWords<wire::OrderProof> + words(*m.certificate) + m.digests.size() * kDigestWords;
+  }
+  std::size_t operator()(const ViewChangePtr& m) { return words(*m); }
+  std::size_t operator()(const NewViewPtr& m) { return words(*m); }
+  std::size_t operator()(const Progress&) { return kStructWords<wire::Progress>; }
+  std::size_t operator()(const VouchQuery& m) {
+    return kStructWords<wire::VouchQuery> + references_words(m.references);
+  }
+  std::size_t operator()(const Propose& m) {
+    return kStructWords<wire::SystemOperation> + std::visit([](const auto& o) { return words(o); }, m.op);
+  }
+  std::size_t operator()(const Vouched& m) { return kStructWords<wire::Vouched> + references_words(m.references); }
+};
+
+}  // namespace
 
 // ---- contents
 // --------------------------------------------------------------------------------------------------------
 
-unsigned narrow(std::size_t count) { return static_cast<unsigned>(count); }
+namespace {
 
 std::uint64_t word_of(const std::uint8_t* bytes) {
   std::uint64_t value = 0;
   for (int i = 7; i >= 0; --i) value = value << 8 | bytes[i];
   return value;
 }
+
+}  // namespace
 
 template <class Group>
 void put(Group out, const Digest& digest) {
@@ -106,12 +158,21 @@ void put(Group out, const Digest& digest) {
   out.setD(word_of(digest.bytes.data() + 24));
 }
 
-capnp::Data::Reader data_of(ByteView bytes) { return {bytes.data(), bytes.size()}; }
-
 // Requires out.size() == digests.size() * 32.
 void put(capnp::Data::Builder out, const std::vector<Digest>& digests) {
   static_assert(sizeof(Digest) == 32);
   if (!digests.empty()) std::memcpy(out.begin(), digests.data(), digests.size() * sizeof(Digest));
+}
+
+// Requires out.size() == claims.size() * kClaimWords * 8.
+void put(capnp::Data::Builder out, const std::vector<Claim>& claims) {
+  std::uint8_t* to = out.begin();
+  for (const Claim& claim : claims) {
+    for (const std::uint64_t word : {claim.n.value, claim.view.value}) {
+      for (int i = 0; i < 8; ++i) *to++ = static_cast<std::uint8_t>(word >> (8 * i));
+    }
+    to = std::copy(claim.digest.bytes.begin(), claim.digest.bytes.end(), to);
+  }
 }
 
 template <class List, class Ids>
@@ -126,7 +187,10 @@ void put(wire::Reference::Builder out, const Reference& r) {
   put(out.getDigest(), r.digest);
 }
 
-// What names a service inside a message must name the message's: the wire carries it once.
+void put(capnp::List<wire::Reference>::Builder out, const std::vector<Reference>& references) {
+  for (std::size_t i = 0; i < references.size(); ++i) put(out[narrow(i)], references[i]);
+}
+
 void put(wire::Suspect::Builder out, const Suspect& s, ServiceId service) {
   ZZ_ASSERT(s.service == service);
   out.setSigner(s.signer.value);
@@ -155,31 +219,83 @@ void put(wire::EpochChange::Builder out, const EpochChange& change, ServiceId se
   for (std::size_t i = 0; i < change.proof.size(); ++i) put(proof[narrow(i)], change.proof[i], service);
 }
 
+void put(wire::CheckpointState::Builder out, const CheckpointState& state) {
+  out.setN(state.n.value);
+  put(out.getHistory(), state.history);
+  put(out.getResults(), state.results);
+  put(out.getTable(), state.table);
+}
+
+void put(wire::SystemOperation::Builder out, const SystemOp& op, ServiceId service) {
+  if (const auto* change = std::get_if<EpochChange>(&op)) {
+    put(out.initEpochChange(), *change, service);
+  } else {
+    put(out.initJoin(), std::get<Join>(op), service);
+  }
+}
+
 void put(wire::Header::Builder out, const BatchHeader& header, ServiceId service) {
   ZZ_ASSERT(header.service == service);
   out.setN(header.n.value);
   out.setTime(header.time.value);
-  auto references = out.initReferences(narrow(header.references.size()));
-  for (std::size_t i = 0; i < header.references.size(); ++i) put(references[narrow(i)], header.references[i]);
+  put(out.initReferences(narrow(header.references.size())), header.references);
   auto system = out.initSystem(narrow(header.system.size()));
-  for (std::size_t i = 0; i < header.system.size(); ++i) {
-    auto op = system[narrow(i)];
-    if (const auto* change = std::get_if<EpochChange>(&header.system[i])) {
-      put(op.initEpochChange(), *change, service);
-    } else {
-      put(op.initJoin(), std::get<Join>(header.system[i]), service);
-    }
+  for (std::size_t i = 0; i < header.system.size(); ++i) put(system[narrow(i)], header.system[i], service);
+}
+
+void put(wire::Ballot::Builder out, View view, Seq n, const Digest& digest) {
+  out.setView(view.value);
+  out.setN(n.value);
+  put(out.getDigest(), digest);
+}
+
+void put(wire::Batch::Builder out, const BatchHeader& header, const std::vector<RequestPtr>& requests,
+         ServiceId service) {
+  ZZ_ASSERT(requests.size() == header.references.size());
+  put(out.initHeader(), header, service);
+  auto bodies = out.initBodies(narrow(requests.size()));
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    auto item = bodies[narrow(i)];
+    item.setFlags(requests[i]->flags);
+    item.setOp(data_of(requests[i]->op.view()));
   }
 }
 
-template <class Ballot>
-void put_ballot(wire::Ballot::Builder out, const Ballot& ballot) {
-  out.setView(ballot.view.value);
-  out.setN(ballot.n.value);
-  put(out.getDigest(), ballot.digest);
+void put(wire::StableCertificate::Builder out, const StableCertificate& certificate, ServiceId service) {
+  ZZ_ASSERT(certificate.service == service);
+  put(out.initState(), certificate.state);
+  auto parts = out.initParts(narrow(certificate.parts.size()));
+  for (std::size_t i = 0; i < certificate.parts.size(); ++i) {
+    auto part = parts[narrow(i)];
+    part.setSigner(certificate.parts[i].signer.value);
+    part.setSignature(data_of(certificate.parts[i].signature.bytes));
+  }
 }
 
-// One overload per member of the union.
+void put(wire::ViewChange::Builder out, const ViewChange& message, ServiceId service) {
+  ZZ_ASSERT(message.service == service);
+  out.setSigner(message.signer.value);
+  out.setView(message.view.value);
+  if (message.stable) put(out.initStable(), *message.stable, service);
+  put(out.initPrepared(narrow(message.prepared.size() * kClaimWords * 8)), message.prepared);
+  put(out.initPrePrepared(narrow(message.pre_prepared.size() * kClaimWords * 8)), message.pre_prepared);
+  out.setSignature(data_of(message.signature.bytes));
+}
+
+void put(wire::NewView::Builder out, const NewView& message, ServiceId service) {
+  ZZ_ASSERT(message.service == service);
+  out.setSigner(message.signer.value);
+  out.setView(message.view.value);
+  auto proof = out.initProof(narrow(message.proof.size()));
+  for (std::size_t i = 0; i < message.proof.size(); ++i) put(proof[narrow(i)], *message.proof[i], service);
+  out.setStart(message.start.value);
+  put(out.initChosen(narrow(message.chosen.size() * sizeof(Digest))), message.chosen);
+  out.setSignature(data_of(message.signature.bytes));
+}
+
+namespace {
+
+// One overload per member of Body.
 struct Writer {
   ServiceId service;
   wire::Message::Body::Builder out;
@@ -189,12 +305,9 @@ struct Writer {
     to.setView(m.view.value);
     put(to.initHeader(), *m.header, service);
   }
-  void operator()(const Prepare& m) { put_ballot(out.initPrepare(), m); }
-  void operator()(const Commit& m) { put_ballot(out.initCommit(), m); }
-  void operator()(const FetchBodies& m) {
-    auto to = out.initFetchBodies().initWanted(narrow(m.wanted.size()));
-    for (std::size_t i = 0; i < m.wanted.size(); ++i) put(to[narrow(i)], m.wanted[i]);
-  }
+  void operator()(const Prepare& m) { put(out.initPrepare(), m.view, m.n, m.digest); }
+  void operator()(const Commit& m) { put(out.initCommit(), m.view, m.n, m.digest); }
+  void operator()(const FetchBodies& m) { put(out.initFetchBodies().initWanted(narrow(m.wanted.size())), m.wanted); }
   void operator()(const Bodies& m) {
     auto to = out.initBodies().initRequests(narrow(m.requests.size()));
     for (std::size_t i = 0; i < m.requests.size(); ++i) {
@@ -246,17 +359,7 @@ struct Writer {
     to.setFirstN(m.first_n.value);
     put(to.initDigests(narrow(m.digests.size() * sizeof(Digest))), m.digests);
   }
-  void operator()(const Batch& m) {
-    ZZ_ASSERT(m.requests.size() == m.header->references.size());
-    auto to = out.initBatch();
-    put(to.initHeader(), *m.header, service);
-    auto bodies = to.initBodies(narrow(m.requests.size()));
-    for (std::size_t i = 0; i < m.requests.size(); ++i) {
-      auto item = bodies[narrow(i)];
-      item.setFlags(m.requests[i]->flags);
-      item.setOp(data_of(m.requests[i]->op.view()));
-    }
-  }
+  void operator()(const Batch& m) { put(out.initBatch(), *m.header, m.requests, service); }
   void operator()(const Vote& m) {
     auto to = out.initVote();
     to.setEpoch(m.epoch.value);
@@ -316,44 +419,73 @@ struct Writer {
   }
   void operator()(const StatusQuery&) { out.setStatusQuery(); }
   void operator()(const StatusReport& m) { out.initStatusReport().setJson(data_of(as_bytes(m.json))); }
-};
-
-// Writes its only segment behind the segment table, in a buffer that becomes the frame.
-class FrameBuilder final : public capnp::MessageBuilder {
- public:
-  // `segment_words`: at least what the message needs.
-  explicit FrameBuilder(std::size_t segment_words)
-      : words_(segment_words + 1), buffer_(std::make_shared<std::uint64_t[]>(words_)) {}
-
-  kj::ArrayPtr<capnp::word> allocateSegment(unsigned minimum_words) override {
-    ZZ_ASSERT(!given_ && minimum_words < words_);  // sizes above are exact, see the codec tests
-    given_ = true;
-    return {reinterpret_cast<capnp::word*>(buffer_.get() + 1), words_ - 1};
+  void operator()(const FetchHeaders& m) {
+    put(out.initFetchHeaders().initWanted(narrow(m.wanted.size() * sizeof(Digest))), m.wanted);
   }
-
-  SharedBytes finish() {
-    const auto segments = getSegmentsForOutput();
-    ZZ_ASSERT(segments.size() == 1);
-    const std::uint64_t used = segments[0].size();
-    auto* bytes = reinterpret_cast<std::uint8_t*>(buffer_.get());
-    for (int i = 0; i < 4; ++i) bytes[4 + i] = static_cast<std::uint8_t>(used >> (8 * i));
-    return SharedBytes(buffer_, ByteView(bytes, (used + 1) * 8));
+  void operator()(const Headers& m) {
+    auto to = out.initHeaders().initHeaders(narrow(m.headers.size()));
+    for (std::size_t i = 0; i < m.headers.size(); ++i) put(to[narrow(i)], *m.headers[i], service);
   }
-
- private:
-  std::size_t words_;
-  std::shared_ptr<std::uint64_t[]> buffer_;
-  bool given_ = false;
+  void operator()(const Checkpoint& m) {
+    ZZ_ASSERT(m.service == service);
+    auto to = out.initCheckpoint();
+    to.setSigner(m.signer.value);
+    put(to.initState(), m.state);
+    to.setSignature(data_of(m.signature.bytes));
+  }
+  void operator()(const Stable& m) { put(out.initStable(), *m.certificate, service); }
+  void operator()(const FetchOrder& m) { out.initFetchOrder().setFrom(m.from.value); }
+  void operator()(const OrderProof& m) {
+    auto to = out.initOrderProof();
+    put(to.initCertificate(), *m.certificate, service);
+    to.setFrom(m.from.value);
+    put(to.initDigests(narrow(m.digests.size() * sizeof(Digest))), m.digests);
+  }
+  void operator()(const ViewChangePtr& m) { put(out.initViewChange(), *m, service); }
+  void operator()(const NewViewPtr& m) { put(out.initNewView(), *m, service); }
+  void operator()(const Progress& m) {
+    auto to = out.initProgress();
+    to.setView(m.view.value);
+    to.setChanging(m.changing);
+    to.setDelivered(m.delivered.value);
+    to.setStable(m.stable.value);
+    to.setComplains(m.complains);
+    to.setSettled(m.settled.value);
+  }
+  void operator()(const VouchQuery& m) {
+    put(out.initVouchQuery().initReferences(narrow(m.references.size())), m.references);
+  }
+  void operator()(const Propose& m) { put(out.initPropose(), m.op, service); }
+  void operator()(const Vouched& m) {
+    put(out.initVouched().initReferences(narrow(m.references.size())), m.references);
+  }
 };
 
 }  // namespace
 
+kj::ArrayPtr<capnp::word> FrameBuilder::allocateSegment(unsigned minimum_words) {
+  ZZ_ASSERT(!given_ && minimum_words < words_);  // sizes above are exact, see the codec tests
+  given_ = true;
+  return {reinterpret_cast<capnp::word*>(buffer_.get() + 1), words_ - 1};
+}
+
+SharedBytes FrameBuilder::finish() {
+  const auto segments = getSegmentsForOutput();
+  ZZ_ASSERT(segments.size() == 1);
+  const std::uint64_t used = segments[0].size();
+  auto* bytes = reinterpret_cast<std::uint8_t*>(buffer_.get());
+  for (int i = 0; i < 4; ++i) bytes[4 + i] = static_cast<std::uint8_t>(used >> (8 * i));
+  return SharedBytes(buffer_, ByteView(bytes, (used + 1) * 8));
+}
+
+}  // namespace codec
+
 SharedBytes encode(const Message& message) {
-  const std::size_t body = std::visit([](const auto& m) { return words(m); }, message.body);
-  FrameBuilder builder(1 + kStructWords<wire::Message> + body);
+  const std::size_t body = std::visit(codec::Sizer{}, message.body);
+  codec::FrameBuilder builder(1 + codec::kStructWords<wire::Message> + body);
   auto root = builder.initRoot<wire::Message>();
   root.setService(message.service.value);
-  std::visit(Writer{message.service, root.getBody()}, message.body);
+  std::visit(codec::Writer{message.service, root.getBody()}, message.body);
   return builder.finish();
 }
 

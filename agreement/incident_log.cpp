@@ -42,6 +42,16 @@ void IncidentLog::on_event(const Event& event) {
       spdlog::info("service {}: slot {} joined as incarnation {}", event.service.value, event.slot.value,
                    event.incarnation.value);
       break;
+    case EventKind::kViewLeft:
+      spdlog::warn("service {}: wants view {}: {}", event.service.value, event.view.value, event.why);
+      break;
+    case EventKind::kViewEntered:
+      spdlog::info("service {}: in view {}", event.service.value, event.view.value);
+      break;
+    case EventKind::kConflict:
+      spdlog::error("service {}: batch {}: more than f nodes must be faulty: {}", event.service.value, event.n.value,
+                    event.why);
+      break;
     case EventKind::kNotDeterministic:
       spdlog::error("service {}: batch {}: every slot voted and no g+1 agree; it is not deterministic or too many lie",
                     event.service.value, event.n.value);

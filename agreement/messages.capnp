@@ -2,13 +2,13 @@
 #
 # One channel message is one Cap'n Proto flat message of exactly one segment: the segment table (u32 0, u32 words)
 # and the segment, nothing after it. Everything else is refused, and so is any value that a comment here forbids.
-# agreement/codec.cpp is the only reader and writer. The sender is the authenticated peer of the channel and is
+# agreement/codec_*.cpp and record_codec.cpp are the only readers and writers. The sender is the authenticated peer of the channel and is
 # carried only in what is signed. No digest that the receiver can compute is carried. Unknown union members and
 # enumerants are refused: a new one needs a new protocol version. Numbers are never reused.
 #
 # Digests are groups of four little-endian words: word 0 holds bytes 0..7 of the SHA-256 value. Lists of digests are
-# one Data blob of 32 bytes each, and lists of references hold no pointers: those are the lists with hundreds of
-# entries. tests/agreement/codec_bench.cpp shows why: a blob decodes in about 1 ns an entry, a list of structs in some
+# one Data blob of 32 bytes each, lists of claims one of 48 bytes each (n, view: little-endian words; the digest), and
+# lists of references hold no pointers: those are the lists with hundreds of entries. tests/agreement/codec_bench.cpp shows why: a blob decodes in about 1 ns an entry, a list of structs in some
 # 20 ns, which is little next to the 60 ns that hashing a reference takes anyway.
 
 @0xedfd1baa4047e8e0;
@@ -51,6 +51,33 @@ struct Message {
     # Operator.
     statusQuery @20 :Void;
     statusReport @21 :StatusReport;
+
+    # Node to node, once more.
+    fetchHeaders @22 :FetchHeaders;
+    headers @23 :Headers;
+    checkpoint @24 :Checkpoint;
+    stable @25 :StableCertificate;
+    fetchOrder @26 :FetchOrder;
+    orderProof @27 :OrderProof;
+    viewChange @28 :ViewChange;
+    newView @29 :NewView;
+    progress @30 :Progress;
+    vouchQuery @31 :VouchQuery;
+    vouched @32 :Vouched;
+    propose @33 :SystemOperation;
+  }
+}
+
+struct Record {
+  # Not a message: what a node writes to its log, in the same framing (agreement/log_record.hpp).
+  service @0 :UInt16;
+  union {
+    view @1 :ViewRecord;
+    accepted @2 :AcceptedRecord;
+    prepared @3 :Ballot;
+    ordered @4 :Batch;
+    stable @5 :StableCertificate;
+    learner @6 :Bool;
   }
 }
 
@@ -113,6 +140,112 @@ struct Request {
   op @4 :Data;  # at most op_bytes_max; set by the client, opaque to agreement
 }
 
+struct FetchHeaders {
+  # Node to node.
+  wanted @0 :Data;  # D of each, at most 1,024 of them
+}
+
+struct Headers {
+  # Answer to FetchHeaders.
+  headers @0 :List(Header);  # at most 16
+}
+
+struct VouchQuery {
+  # Primary to backups: which of these did the client send you?
+  references @0 :List(Reference);  # at most batch_requests_max
+}
+
+struct Vouched {
+  # Backup to primary: I vouch for these.
+  references @0 :List(Reference);  # at most batch_requests_max
+}
+
+# ---- checkpoints ---------------------------------------------------------------------------------------------------
+
+struct CheckpointState {
+  n @0 :UInt64;
+  history :group {  # H_n
+    a @1 :UInt64;
+    b @2 :UInt64;
+    c @3 :UInt64;
+    d @4 :UInt64;
+  }
+  results :group {  # R_n
+    a @5 :UInt64;
+    b @6 :UInt64;
+    c @7 :UInt64;
+    d @8 :UInt64;
+  }
+  table :group {  # of the slot table after n
+    a @9 :UInt64;
+    b @10 :UInt64;
+    c @11 :UInt64;
+    d @12 :UInt64;
+  }
+}
+
+struct Checkpoint {
+  # Node to every node, signed by node `signer` over the state and the service.
+  signer @0 :UInt16;
+  state @1 :CheckpointState;
+  signature @2 :Data;  # Ed25519, 64 bytes
+}
+
+struct StableCertificate {
+  # Signatures of distinct nodes over one state. As a message: my newest stable checkpoint.
+  state @0 :CheckpointState;
+  parts @1 :List(Part);  # at most 16
+
+  struct Part {
+    signer @0 :UInt16;
+    signature @1 :Data;  # Ed25519, 64 bytes
+  }
+}
+
+struct FetchOrder {
+  # Node to node.
+  from @0 :UInt64;  # first batch number wanted
+}
+
+struct OrderProof {
+  # Answer to FetchOrder.
+  certificate @0 :StableCertificate;
+  from @1 :UInt64;
+  digests @2 :Data;  # D of from, from + 1, ... up to the certificate's n, at most 1,024 of them
+}
+
+# ---- view change ---------------------------------------------------------------------------------------------------
+
+struct ViewChange {
+  # Node to every node, signed by node `signer`.
+  signer @0 :UInt16;
+  view @1 :UInt64;
+  stable @2 :StableCertificate;  # absent: none yet
+  prepared @3 :Data;             # claims, at most 1,024 of them
+  prePrepared @4 :Data;          # claims, at most 1,024 of them
+  signature @5 :Data;            # Ed25519, 64 bytes
+}
+
+struct NewView {
+  # The new primary to every node, signed by node `signer`.
+  signer @0 :UInt16;
+  view @1 :UInt64;
+  proof @2 :List(ViewChange);  # at most 16
+  start @3 :UInt64;
+  chosen @4 :Data;     # D of start + 1, start + 2, ..., zero for null; at most 1,024 of them
+  signature @5 :Data;  # Ed25519, 64 bytes
+}
+
+struct Progress {
+  # Node to every node: where I am.
+  view @0 :UInt64;
+  changing @1 :Bool;
+  delivered @2 :UInt64;
+  stable @3 :UInt64;
+  complains @4 :Bool;  # it would leave the view if 2f others would
+  settled @5 :UInt64;  # up to here nothing is to be voted on any more in this view
+}
+
 # ---- client --------------------------------------------------------------------------------------------------------
 
 struct Requests {
@@ -167,7 +300,7 @@ struct Orders {
 }
 
 struct Batch {
-  # Bearer to executor.
+  # Bearer to executor, and node to a node that is behind.
   header @0 :Header;
   bodies @1 :List(Body);  # exactly one per reference, in their order
 
@@ -283,4 +416,26 @@ struct SlotDead {
 
 struct StatusReport {
   json @0 :Data;  # one JSON object in UTF-8, at most status_bytes_max
+}
+
+# ---- the log of a node ---------------------------------------------------------------------------------------------
+
+struct ViewRecord {
+  view @0 :UInt64;
+  changing @1 :Bool;
+  sent @2 :ViewChange;   # absent: none
+  accepted @3 :NewView;  # absent: none
+}
+
+struct AcceptedRecord {
+  # This node stood for the batch in that view.
+  ballot @0 :Ballot;
+  header @1 :Header;      # with n and D as in the ballot; absent: in another record
+  bodies @2 :List(Item);  # those at hand; none without a header
+
+  struct Item {
+    index @0 :UInt32;  # into the header's references, ascending
+    flags @1 :UInt32;  # must be 0
+    op @2 :Data;       # at most op_bytes_max
+  }
 }

@@ -91,6 +91,48 @@ Digest vote_digest(Seq n, const std::vector<Digest>& replies) {
   return out.finish();
 }
 
+HeaderPtr null_header(ServiceId service, Seq n) {
+  auto header = std::make_shared<BatchHeader>();
+  header->service = service;
+  header->n = n;
+  return header;
+}
+
+Digest results_digest(const Digest& previous, const Digest& closed) {
+  DigestWriter out("zz results");
+  out.digest(previous).digest(closed);
+  return out.finish();
+}
+
+Bytes checkpoint_fields(const crypto::ClusterId& cluster, ServiceId service, NodeId signer,
+                        const CheckpointState& state) {
+  SignedFields out(cluster, "CHECKPOINT");
+  out.id(signer).id(service).id(state.n);
+  out.bytes(state.history.bytes).bytes(state.results.bytes).bytes(state.table.bytes);
+  return copy_of(out);
+}
+
+// The certificate is covered by what it proves: any other proof of the same state is as good.
+Bytes view_change_fields(const crypto::ClusterId& cluster, const ViewChange& v) {
+  SignedFields out(cluster, "VIEW-CHANGE");
+  out.id(v.signer).id(v.service).id(v.view).id(stable_n(v.stable));
+  if (v.stable) out.bytes(v.stable->state.history.bytes);
+  for (const std::vector<Claim>* claims : {&v.prepared, &v.pre_prepared}) {
+    out.u64(claims->size());
+    for (const Claim& claim : *claims) out.id(claim.n).bytes(claim.digest.bytes).id(claim.view);
+  }
+  return copy_of(out);
+}
+
+Bytes new_view_fields(const crypto::ClusterId& cluster, const NewView& v) {
+  SignedFields out(cluster, "NEW-VIEW");
+  out.id(v.signer).id(v.service).id(v.view).id(v.start).u64(v.proof.size());
+  for (const ViewChangePtr& part : v.proof) out.id(part->signer).bytes(part->signature.bytes);
+  out.u64(v.chosen.size());
+  for (const Digest& digest : v.chosen) out.bytes(digest.bytes);
+  return copy_of(out);
+}
+
 Bytes suspect_fields(const crypto::ClusterId& cluster, const Suspect& s) {
   SignedFields out(cluster, "SUSPECT");
   out.id(s.signer).id(s.service).id(s.epoch).id(s.slot).id(s.incarnation).id(s.n);

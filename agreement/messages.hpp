@@ -6,6 +6,7 @@
 // The sender of a message is the authenticated peer of its channel and is never a field, except where a
 // message is signed because it must convince a third party (docs/protocol.md §3).
 
+#include <algorithm>
 #include <memory>
 #include <string_view>
 #include <variant>
@@ -98,11 +99,15 @@ using SystemOp = std::variant<EpochChange, Join>;
 struct BatchHeader {
   ServiceId service;
   Seq n;
-  Micros time;  // agreed time: microseconds since 1970, strictly increasing over n
+  Micros time;  // proposed: microseconds since 1970. The agreed time of n is agreed_time() of it
   std::vector<Reference> references;
   std::vector<SystemOp> system;  // applied after the references
 };
 using HeaderPtr = std::shared_ptr<const BatchHeader>;
+// Strictly increasing over n, whatever a new view chose: one microsecond above the last batch's at least.
+inline Micros agreed_time(Micros last, const BatchHeader& header) {
+  return std::max(Micros{last.value + 1}, header.time);
+}
 // D: covers every field, not the view.
 Digest batch_digest(const BatchHeader& header);
 // H_n = digest(H_{n-1}, D_n); H_0 is all zero. The agreed seed of batch n is H_n.
@@ -129,6 +134,131 @@ struct FetchBodies {
 };
 struct Bodies {
   std::vector<RequestPtr> requests;
+};
+// Node to node: please send the headers with these digests. At most kHeadersMax are answered.
+struct FetchHeaders {
+  std::vector<Digest> wanted;
+};
+inline constexpr std::size_t kHeadersMax = 16;
+struct Headers {
+  std::vector<HeaderPtr> headers;  // at most kHeadersMax; no null
+};
+
+// Fills a number that a new view found nothing for: no references, no operations, agreed time 0 (it has none of its
+// own).
+HeaderPtr null_header(ServiceId service, Seq n);
+
+// ---- checkpoints (docs/protocol.md §6)
+// -----------------------------------------------------------------------
+
+// What 2f+1 nodes sign about the order up to n.
+struct CheckpointState {
+  Seq n;
+  Digest history;  // H_n
+  Digest results;  // R_n = digest(R_{n-1}, vote digest that closed n); R_0 is all zero
+  Digest table;    // of the slot table after n
+  auto operator<=>(const CheckpointState&) const = default;
+};
+Digest results_digest(const Digest& previous, const Digest& closed);
+
+// Node to every node. Signed by `signer`.
+struct Checkpoint {
+  ServiceId service;
+  NodeId signer;
+  CheckpointState state;
+  crypto::Signature signature;
+};
+Bytes checkpoint_fields(const crypto::ClusterId& cluster, ServiceId service, NodeId signer,
+                        const CheckpointState& state);
+
+// A stable checkpoint: 2f+1 signatures over one state.
+struct StableCertificate {
+  ServiceId service;
+  CheckpointState state;
+  struct Part {
+    NodeId signer;
+    crypto::Signature signature;
+  };
+  std::vector<Part> parts;  // ascending signers, 2f+1 to 3f+1
+};
+using CertificatePtr = std::shared_ptr<const StableCertificate>;  // null: the beginning, n = 0
+inline Seq stable_n(const CertificatePtr& certificate) { return certificate ? certificate->state.n : Seq{}; }
+
+// Node to node that is behind: my newest stable checkpoint. Never null.
+struct Stable {
+  CertificatePtr certificate;
+};
+// Node to node: I have the order below `from`; please send what follows.
+struct FetchOrder {
+  Seq from;
+};
+// The answer: D of from, from+1, ... up to a stable checkpoint, whose history proves them. Batch messages follow, as
+// many as fit the answerer's budget.
+struct OrderProof {
+  CertificatePtr certificate;  // never null
+  Seq from;
+  std::vector<Digest> digests;  // of from .. certificate n; at most kProofDigestsMax
+};
+inline constexpr std::size_t kProofDigestsMax = 1'024;
+
+// ---- view change (docs/protocol.md §7)
+// -----------------------------------------------------------------------
+
+// "n was (pre-)prepared here with D, in that view."
+struct Claim {
+  Seq n;
+  Digest digest;
+  View view;
+  auto operator<=>(const Claim&) const = default;
+};
+inline constexpr std::size_t kClaimsMax = 1'024;  // in one list
+
+// Node to every node. Signed by `signer`.
+struct ViewChange {
+  ServiceId service;
+  NodeId signer;
+  View view;                        // the one wanted, above 0
+  CertificatePtr stable;            // h and its proof
+  std::vector<Claim> prepared;      // P: ascending n, one per n, newest view
+  std::vector<Claim> pre_prepared;  // Q: ascending (n, digest), newest view per digest
+  crypto::Signature signature;
+};
+using ViewChangePtr = std::shared_ptr<const ViewChange>;
+Bytes view_change_fields(const crypto::ClusterId& cluster, const ViewChange& v);
+
+// The new primary to every node. Signed by `signer`.
+struct NewView {
+  ServiceId service;
+  NodeId signer;
+  View view;
+  std::vector<ViewChangePtr> proof;  // ascending signers, 2f+1 to 3f+1, all for `view`
+  Seq start;                         // the highest stable checkpoint in the proof
+  std::vector<Digest> chosen;        // D of start+1, start+2, ...; all zero = null. At most window_batches
+  crypto::Signature signature;
+};
+using NewViewPtr = std::shared_ptr<const NewView>;
+Bytes new_view_fields(const crypto::ClusterId& cluster, const NewView& v);
+
+// Node to every node, every now and then and when a channel comes up: where I am. Who is further sends what is missing.
+struct Progress {
+  View view;              // the highest this node sent a VIEW-CHANGE for, or is in
+  bool changing = false;  // it waits for that view's NEW-VIEW
+  Seq delivered;
+  Seq stable;
+  bool complains = false;  // it would leave `view` if 2f others would
+  Seq settled;             // up to here nothing is to be voted on any more in this view; at most delivered
+};
+// Primary to backups: whom of you did the client send these? (An unproven client's, docs/protocol.md §4.)
+struct VouchQuery {
+  std::vector<Reference> references;  // at most batch_requests_max
+};
+// Node to node: I vouch for these; the answer to VouchQuery, and unasked for requests that wait for long.
+struct Vouched {
+  std::vector<Reference> references;  // at most batch_requests_max
+};
+// Node to every node: this operation waits here for long; it should be ordered.
+struct Propose {
+  SystemOp op;
 };
 
 // ---- client
@@ -181,7 +311,8 @@ struct Orders {
   Seq first_n;
   std::vector<Digest> digests;
 };
-// Bearer to executor: what digest D of n stands for, bodies in the order of header->references.
+// Bearer to executor, or node to a node that is behind: what digest D of n stands for, bodies in the order of
+// header->references.
 struct Batch {
   HeaderPtr header;
   Digest digest;  // computed by the receiver
@@ -258,9 +389,10 @@ struct StatusReport {
   std::string json;  // one JSON object
 };
 
-using Body =
-    std::variant<PrePrepare, Prepare, Commit, FetchBodies, Bodies, Requests, Acks, Rejected, Subscribe, Orders, Batch,
-                 Vote, Replies, FetchReplies, Wake, Suspect, EpochNotice, Join, SlotDead, StatusQuery, StatusReport>;
+using Body = std::variant<PrePrepare, Prepare, Commit, FetchBodies, Bodies, Requests, Acks, Rejected, Subscribe, Orders,
+                          Batch, Vote, Replies, FetchReplies, Wake, Suspect, EpochNotice, Join, SlotDead, StatusQuery,
+                          StatusReport, FetchHeaders, Headers, Checkpoint, Stable, FetchOrder, OrderProof,
+                          ViewChangePtr, NewViewPtr, Progress, VouchQuery, Vouched, Propose>;
 
 struct Message {
   ServiceId service;

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "agreement/codec.hpp"
+#include "agreement/durable_log.hpp"
 #include "agreement/incident_log.hpp"
 #include "agreement/service_instance.hpp"
 #include "net/channel.hpp"
@@ -41,11 +42,13 @@ CodecLimits codec_limits(const crypto::ClusterFile& cluster) {
 
 class Node::Impl final : public net::Handler, public Outlet {
  public:
-  Impl(boost::asio::io_context& loop, const crypto::ClusterFile& cluster, NodeId self, const crypto::SecretKey& key)
+  Impl(boost::asio::io_context& loop, const crypto::ClusterFile& cluster, NodeId self, const crypto::SecretKey& key,
+       NodeOptions options)
       : loop_(loop),
         cluster_(cluster),
         self_(self),
         key_(key),
+        options_(std::move(options)),
         codec_limits_(codec_limits(cluster)),
         incidents_([] { return std::chrono::steady_clock::now(); }),
         timer_(loop),
@@ -67,6 +70,7 @@ class Node::Impl final : public net::Handler, public Outlet {
   }
 
   Result<void> start() {
+    if (auto restored = restore(); !restored) return restored;
     auto tls = crypto::TlsContext::make(key_, [this](const crypto::PublicKey& key) { return holder(key); });
     if (!tls) return Error{tls.error()};
     network_ = std::make_unique<net::Network>(loop_, std::move(*tls), net_limits(cluster_), *this);
@@ -110,7 +114,9 @@ class Node::Impl final : public net::Handler, public Outlet {
   }
   [[nodiscard]] std::size_t queued_bytes(ServiceId service, SlotId slot, Incarnation incarnation) const override {
     const net::Channel* channel = executor(service, slot, incarnation);
-    return channel == nullptr ? 0 : channel->queued_bytes();
+    if (channel == nullptr) return 0;
+    const auto held = held_bytes_.find(channel);
+    return channel->queued_bytes() + (held == held_bytes_.end() ? 0 : held->second);
   }
   void drop_stale_executors(ServiceId service) override {
     const Oversight& oversight = services_[service.value]->oversight();
@@ -121,8 +127,12 @@ class Node::Impl final : public net::Handler, public Outlet {
         },
         "incarnation is no longer current");
   }
+  void persist(ServiceId service, const LogRecord& record) override {
+    if (log_) log_->add(service, record);
+  }
 
  private:
+  Result<void> restore();
   [[nodiscard]] std::optional<crypto::Peer> holder(const crypto::PublicKey& key) const {
     if (const auto it = known_.find(key); it != known_.end()) return it->second;
     for (const auto& service : services_) {
@@ -134,9 +144,16 @@ class Node::Impl final : public net::Handler, public Outlet {
     return std::nullopt;
   }
 
+  net::Sent hold(net::Channel* channel, const SharedBytes& bytes) {
+    std::size_t& held = held_bytes_[channel];
+    if (channel->queued_bytes() + held + bytes.size() > cluster_.limits.send_queue_bytes_max) return net::Sent::kFull;
+    held += bytes.size();
+    held_.emplace_back(channel, bytes);
+    return net::Sent::kQueued;
+  }
   net::Sent send(net::Channel* channel, const SharedBytes& bytes) {
-    if (channel == nullptr) return net::Sent::kClosed;
-    const net::Sent sent = channel->send(bytes);
+    if (channel == nullptr || failed_) return net::Sent::kClosed;
+    const net::Sent sent = in_turn_ ? hold(channel, bytes) : channel->send(bytes);
     if (sent == net::Sent::kFull) {
       refused(channel->peer(), Refusal::kQueueFull);
       // What was dropped would never be said again; a new channel starts from what each side then needs. A client
@@ -163,16 +180,14 @@ class Node::Impl final : public net::Handler, public Outlet {
       if (!alive.expired()) turn();
     });
   }
-  void turn() {
-    turn_scheduled_ = false;
-    for (const auto& service : services_) service->run();
-    network_->flush();
-  }
+  void turn();
+  void fail(const std::string& why);
 
   boost::asio::io_context& loop_;
   const crypto::ClusterFile& cluster_;
   NodeId self_;
   const crypto::SecretKey& key_;
+  NodeOptions options_;
   CodecLimits codec_limits_;
   IncidentLog incidents_;
   boost::asio::steady_timer timer_;
@@ -184,10 +199,71 @@ class Node::Impl final : public net::Handler, public Outlet {
   std::map<std::pair<ServiceId, SlotId>, net::Channel*> executors_;
   std::map<crypto::Peer, RefusalCounts> refusals_;  // executors without incarnation: bounded by the cluster file
   RefusalCounts strangers_;
+  std::unique_ptr<DurableLog> log_;  // null with durability none
+  // What a turn wants to say waits for the turn's promises to be durable. A channel outlives the turn.
+  bool in_turn_ = false;
+  bool failed_ = false;
+  std::vector<std::pair<net::Channel*, SharedBytes>> held_;
+  std::map<const net::Channel*, std::size_t> held_bytes_;
   bool turn_scheduled_ = false;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // a posted turn may outlive us
   std::unique_ptr<net::Network> network_;                       // last: its end silences the handler first
 };
+
+// What the log gives back, to the cores.
+Result<void> Node::Impl::restore() {
+  if (cluster_.durability == crypto::Durability::kNone) return {};
+  if (options_.data.empty()) return Error{"durability is not \"none\", and no data directory is given"};
+  DurableLogOptions options;
+  options.path = options_.data;
+  options.cluster = cluster_.id;
+  options.node = self_;
+  options.services = static_cast<std::uint16_t>(cluster_.services.size());
+  options.sync = cluster_.durability == crypto::Durability::kSync;
+  Result<DurableLog::Opened> opened = DurableLog::open(options);
+  if (!opened) return Error{opened.error()};
+  if (!opened->damage.empty()) spdlog::error("LEARNER: {}", opened->damage);
+  log_ = std::move(opened->log);
+  for (const auto& service : services_) {
+    const ServiceId id = service->oversight().notice().service;
+    const Recovered& recovered = opened->services[id.value];
+    spdlog::info("service {}: {} batches and the promises of view {} are back from the log{}", id.value,
+                 recovered.ordered.size(), recovered.view.view.value,
+                 recovered.learner ? "; this node learns and does not vote" : "");
+    service->restore(recovered);
+  }
+  return {};
+}
+
+// Promises first, then words.
+void Node::Impl::turn() {
+  turn_scheduled_ = false;
+  if (failed_) return;
+  in_turn_ = log_ != nullptr;
+  for (const auto& service : services_) service->run();
+  in_turn_ = false;
+  if (log_) {
+    if (const auto written = log_->commit(); !written) return fail(written.error());
+  }
+  for (const auto& [channel, bytes] : held_) send(channel, bytes);
+  held_.clear();
+  held_bytes_.clear();
+  network_->flush();
+}
+
+// Nothing of this turn leaves. The handlers that are under way find a node that does nothing any more.
+void Node::Impl::fail(const std::string& why) {
+  spdlog::error("node {} stops: {}", self_.value, why);
+  failed_ = true;
+  held_.clear();
+  held_bytes_.clear();
+  boost::asio::post(loop_, [this, why, alive = std::weak_ptr<bool>(alive_)] {
+    if (alive.expired()) return;
+    timer_.cancel();
+    network_.reset();
+    if (options_.on_failure) options_.on_failure(why);
+  });
+}
 
 void Node::Impl::remember(net::Channel& channel, net::Channel* value) {
   const crypto::Peer& peer = channel.peer();
@@ -263,6 +339,7 @@ void Node::Impl::answer_status(net::Channel& channel) {
 }
 
 void Node::Impl::tick() {
+  if (failed_) return;
   const Micros monotonic = micros_of(std::chrono::steady_clock::now().time_since_epoch());
   const Micros wall = micros_of(std::chrono::system_clock::now().time_since_epoch());
   for (const auto& service : services_) service->tick(monotonic, wall);
@@ -293,6 +370,11 @@ std::string Node::Impl::status_json() const {
     const OversightStats& stats = oversight.stats();
     services.push_back({{"service", cluster_.services[notice.service.value].name},
                         {"view", instance->replica().view().value},
+                        {"changing", instance->replica().changing()},
+                        {"view_changes", instance->replica().stats().view_changes},
+                        {"view_timeout_ms", instance->replica().view_timeout().value / 1'000},
+                        {"learner", instance->learner()},
+                        {"stable", instance->stable().value},
                         {"primary", instance->replica().primary().value},
                         {"ordered", instance->replica().last_delivered().value},
                         {"closed", oversight.closed_through().value},
@@ -317,11 +399,16 @@ std::string Node::Impl::status_json() const {
   json refusals = json::object();
   for (const auto& [peer, counts] : refusals_) refusals[crypto::to_string(peer)] = counted(counts);
   if (const json strangers = counted(strangers_); !strangers.empty()) refusals["unauthenticated"] = strangers;
-  return json{{"node", self_.value}, {"services", std::move(services)}, {"refusals", std::move(refusals)}}.dump();
+  return json{{"node", self_.value},
+              {"durability", to_string(cluster_.durability)},
+              {"services", std::move(services)},
+              {"refusals", std::move(refusals)}}
+      .dump();
 }
 
-Node::Node(boost::asio::io_context& loop, const crypto::ClusterFile& cluster, NodeId self, const crypto::SecretKey& key)
-    : impl_(std::make_unique<Impl>(loop, cluster, self, key)) {}
+Node::Node(boost::asio::io_context& loop, const crypto::ClusterFile& cluster, NodeId self, const crypto::SecretKey& key,
+           NodeOptions options)
+    : impl_(std::make_unique<Impl>(loop, cluster, self, key, std::move(options))) {}
 Node::~Node() = default;
 Result<void> Node::start() { return impl_->start(); }
 std::string Node::status_json() const { return impl_->status_json(); }

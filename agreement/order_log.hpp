@@ -3,14 +3,14 @@
 // OrderLog: the ordered batches of one service with their bodies, from n = 1, in memory; and OrderStream: how
 // far one executor has been told of it. Pure, one thread.
 //
-// Until checkpoints exist (docs/decisions/0003), nothing is ever removed: a woken replica replays from the
+// Until executors take checkpoints (docs/decisions/0003), nothing is ever removed: a woken replica replays from the
 // start. The log says when it is full; the node then takes no new requests.
 
 #include <optional>
 #include <vector>
 
+#include "agreement/delivery.hpp"
 #include "agreement/messages.hpp"
-#include "agreement/replica.hpp"
 
 namespace zz::agreement {
 

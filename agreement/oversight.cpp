@@ -110,12 +110,17 @@ Refusal Oversight::State::on_vote(SlotId slot, Incarnation incarnation, Vote&& v
 
 Refusal Oversight::State::keep_ahead(SlotId slot, Vote&& vote) {
   SlotWatch& watch = at(slot);
-  if (vote.n.value - book.last_opened().value > kVotesAheadMax) return Refusal::kOutOfWindow;
   if (const auto held = watch.ahead.find(vote.n); held != watch.ahead.end()) {
     const bool same = held->second.epoch == vote.epoch && held->second.replies == vote.replies;
     return same ? Refusal::kDuplicate : Refusal::kConflict;
   }
-  if (watch.ahead_digests + vote.replies.size() > kAheadDigestsMax) return Refusal::kQueueFull;
+  if (vote.replies.size() > kAheadDigestsMax) return Refusal::kQueueFull;
+  while (watch.ahead.size() >= kVotesAheadMax || watch.ahead_digests + vote.replies.size() > kAheadDigestsMax) {
+    const auto oldest = watch.ahead.begin();
+    if (oldest->first > vote.n) return Refusal::kOutOfWindow;
+    watch.ahead_digests -= oldest->second.replies.size();
+    watch.ahead.erase(oldest);
+  }
   watch.ahead_digests += vote.replies.size();
   watch.ahead.emplace(vote.n, SlotWatch::Ahead{vote.epoch, std::move(vote.replies)});
   return Refusal::kNone;
@@ -172,7 +177,7 @@ Refusal Oversight::State::count(SlotId slot, Seq n, std::vector<Digest>&& replie
 void Oversight::State::on_closed(Seq n, VoteBook::Closing&& closing) {
   Ballot* ballot = book.find(n);
   ZZ_ASSERT(ballot != nullptr);
-  learn_spread(*ballot, closing);
+  learn_spread(n, *ballot, closing);
   if (std::exchange(ballot->sign_open, false)) --open_signs;
   if (std::exchange(ballot->diverged, false)) {
     report({.kind = EventKind::kSettled, .n = n, .epoch = table.epoch()});
@@ -183,9 +188,13 @@ void Oversight::State::on_closed(Seq n, VoteBook::Closing&& closing) {
   if (episode.open) dirty = true;
 }
 
-// Only what the active slots did among themselves is usual; a stop of seconds must not make the next one unremarkable.
-void Oversight::State::learn_spread(const Ballot& ballot, const VoteBook::Closing& closing) {
+// Only what the active slots did among themselves, in step, is usual; a stop of seconds must not make the next one
+// unremarkable.
+void Oversight::State::learn_spread(Seq n, const Ballot& ballot, const VoteBook::Closing& closing) {
   if (closing.dissenting != 0 || without(closing.agreeing, table.active()) != 0) return;
+  for (const SlotId slot : slots_of(closing.agreeing)) {
+    if (n <= at(slot).catch_up_to) return;
+  }
   const std::int64_t sample = std::min(ballot.closed_at.value - ballot.first_vote_at.value, 2 * overdue_limit().value);
   spread_x8 += sample - spread_x8 / 8;
 }
@@ -193,6 +202,25 @@ void Oversight::State::learn_spread(const Ballot& ballot, const VoteBook::Closin
 void Oversight::State::mark_wrong(SlotId slot, Seq n) {
   if (at(slot).wrong_at.value == 0) at(slot).wrong_at = n;
   dirty = true;
+}
+
+void Oversight::State::presume_closed(Seq n) {
+  ZZ_ASSERT(n <= book.last_opened());
+  bool was_behind = false;
+  for (Seq i = book.closed_through().next(); i <= n; i = i.next()) {
+    Ballot* ballot = book.find(i);
+    if (ballot->closed) continue;
+    was_behind = true;
+    if (std::exchange(ballot->sign_open, false)) --open_signs;
+    if (std::exchange(ballot->diverged, false)) {
+      report({.kind = EventKind::kSettled, .n = i, .epoch = table.epoch()});
+    }
+  }
+  book.presume_closed(n);
+  if (!was_behind) return;
+  dirty = true;
+  // It was this node that did not get on.
+  for (SlotWatch& watch : slots) watch.progress_at = now;
 }
 
 // ---- the order
@@ -267,6 +295,10 @@ Oversight::Oversight(const crypto::ClusterFile& cluster, ServiceId service, Node
 
 Oversight::~Oversight() = default;
 
+bool Oversight::applies(const SystemOp& op) const {
+  return std::visit([this](const auto& one) { return state_->table.applies(one); }, op);
+}
+
 Refusal Oversight::admissible(const SystemOp& op) const {
   return std::visit([this](const auto& one) { return check(state_->cluster, state_->id, one); }, op);
 }
@@ -288,6 +320,8 @@ void Oversight::deliver(const Delivery& batch) {
     std::visit([&](const auto& one) { state_->apply(header.n, one); }, op);
   }
 }
+
+void Oversight::presume_closed(Seq n) { state_->presume_closed(n); }
 
 Refusal Oversight::step(SlotId slot, Incarnation incarnation, const Vote& vote) {
   return state_->on_vote(slot, incarnation, Vote(vote));
@@ -346,6 +380,10 @@ bool Oversight::is_current(SlotId slot, Incarnation incarnation) const {
 }
 
 Seq Oversight::closed_through() const { return state_->book.closed_through(); }
+
+std::optional<Digest> Oversight::closed_digest(Seq n) const { return state_->book.closed_digest(n); }
+
+Digest Oversight::table_digest() const { return state_->table.digest(); }
 
 std::vector<SlotView> Oversight::slots() const {
   std::vector<SlotView> out;

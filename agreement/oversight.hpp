@@ -6,7 +6,8 @@
 //
 // One thread; no clock, IO or randomness: time comes in with tick(), signing is deterministic. What peers get
 // wrong comes back as a Refusal. Between two ticks at most kTickGapMax (or four tick_ms, if that is more) counts as
-// passed: a node that stood still itself blames nobody for it.
+// passed: a node that stood still itself blames nobody for it. A restarted node is given its whole order by deliver()
+// before the first tick: no time passes meanwhile, and executors are as new to it as on the first day.
 //
 // Invariants:
 //  1. A batch is closed at most once, with g+1 equal votes of distinct slots' current incarnations.
@@ -19,8 +20,8 @@
 #include <optional>
 #include <vector>
 
+#include "agreement/delivery.hpp"
 #include "agreement/messages.hpp"
-#include "agreement/replica.hpp"
 #include "agreement/system_rules.hpp"
 #include "base/observer.hpp"
 #include "base/refusal.hpp"
@@ -29,8 +30,8 @@
 
 namespace zz::agreement {
 
-// Votes for batches that this node has not delivered yet, per slot: at most this many batches ahead, and this
-// many reply digests in all.
+// Votes for batches that this node has not delivered yet, per slot: at most so many of them, the newest, and so many
+// reply digests in all. A node that is far behind is caught up to a stable checkpoint and needs those above it.
 inline constexpr std::uint64_t kVotesAheadMax = 1'024;
 inline constexpr std::size_t kAheadDigestsMax = std::size_t{1} << 18;  // a whole window of full batches
 inline constexpr Micros kTickGapMax{50'000};
@@ -77,11 +78,15 @@ class Oversight final : public SystemRules {
   ~Oversight() override;
 
   [[nodiscard]] Refusal admissible(const SystemOp& op) const override;
+  [[nodiscard]] bool applies(const SystemOp& op) const override;
 
   // Monotonic time now.
   void tick(Micros now);
   // In order, every batch that the ordering core delivers: opens n for votes, then applies the system operations.
   void deliver(const Delivery& batch);
+  // 2f+1 nodes have closed every batch up to n <= the last delivered one (a stable checkpoint): what is open of them
+  // counts as closed and is no sign of anything. Votes may still close them, so that they can be answered here too.
+  void presume_closed(Seq n);
   // The channel's slot and incarnation. Votes for batches not delivered here yet are kept, within bounds. The
   // second form takes the reply digests over.
   Refusal step(SlotId slot, Incarnation incarnation, const Vote& vote);
@@ -100,8 +105,12 @@ class Oversight final : public SystemRules {
   [[nodiscard]] std::optional<std::pair<SlotId, Incarnation>> holder_of(const crypto::PublicKey& key) const;
   [[nodiscard]] Epoch epoch() const;
   [[nodiscard]] bool is_current(SlotId slot, Incarnation incarnation) const;
-  // All batches up to here are closed.
+  // All batches up to here are closed, or presumed so.
   [[nodiscard]] Seq closed_through() const;
+  // vote_digest() of the votes that closed n; nothing while it is open, only presumed closed, or not delivered.
+  [[nodiscard]] std::optional<Digest> closed_digest(Seq n) const;
+  // SlotTable::digest() after the last delivered batch.
+  [[nodiscard]] Digest table_digest() const;
   [[nodiscard]] std::vector<SlotView> slots() const;
   [[nodiscard]] const OversightStats& stats() const;
 

@@ -28,15 +28,18 @@ bool Oversight::State::requests_wait() const {
 // ---- noticing
 // ----------------------------------------------------------------------------------------------------
 
-// An active slot is gone soon; a woken one is only cut off, and given up much later.
+// An active slot is gone soon; a woken one is only cut off, and given up much later, as is one that does not wake up.
 void Oversight::State::watch_channels() {
+  const Micros to_wake{std::max(spans.execution_timeout.value, 2 * spans.wake_budget.value)};  // and to be asked again
   for (std::uint16_t i = 0; i < slots.size(); ++i) {
     const SlotId slot{i};
     SlotWatch& watch = slots[i];
     const bool active = table.is_active(slot);
     const bool cut_off = watch.ever_connected && watch.channels == 0;
     const Micros patience = active ? spans.gone : spans.execution_timeout;
-    const bool gone = (active && watch.dead) || (cut_off && passed(watch.down_since, patience));
+    const bool sleeps_on =
+        !active && watch.awaited_since && !watch.ever_connected && passed(*watch.awaited_since, to_wake);
+    const bool gone = (active && watch.dead) || (cut_off && passed(watch.down_since, patience)) || sleeps_on;
     if (gone == watch.gone) continue;
     watch.gone = gone;
     watch.gone_at = gone ? book.last_opened() : Seq{};
@@ -128,7 +131,7 @@ void Oversight::State::raise(Sign sign, Seq n, std::optional<SlotId> slot) {
   }
   Ballot* ballot = book.find(n);
   bool is_news = false;
-  if (ballot != nullptr && !ballot->closed) {
+  if (ballot != nullptr && !book.is_closed(n)) {
     if (!std::exchange(ballot->sign_open, true)) ++open_signs;
     is_news = !std::exchange(ballot->diverged, true);
   } else if (!idle_watch) {
@@ -147,7 +150,7 @@ void Oversight::State::raise(Sign sign, Seq n, std::optional<SlotId> slot) {
 // Votes of slots that are known to lie are no news.
 void Oversight::State::raise_mismatch(Seq n) {
   const Ballot* ballot = book.find(n);
-  if (ballot == nullptr || ballot->closed || ballot->sign_open || ballot->candidates.size() < 2) return;
+  if (ballot == nullptr || book.is_closed(n) || ballot->sign_open || ballot->candidates.size() < 2) return;
   const SlotMask liars = wrong();
   const auto views = std::count_if(ballot->candidates.begin(), ballot->candidates.end(),
                                    [liars](const Ballot::Candidate& c) { return without(c.voters, liars) != 0; });
@@ -192,12 +195,16 @@ bool Oversight::State::needs_more_votes() const {
 }
 
 void Oversight::State::send_wakes() {
-  if (!episode.open || !needs_more_votes()) return;
+  if (!episode.open || !needs_more_votes()) {
+    for (SlotWatch& watch : slots) watch.awaited_since.reset();
+    return;
+  }
   for (std::uint16_t i = 0; i < slots.size(); ++i) {
     const SlotId slot{i};
     SlotWatch& watch = slots[i];
     const bool asleep = !table.is_active(slot) && table.incarnation(slot).value != 0 && !watch.ever_connected;
     if (!asleep || watch.dead) continue;
+    if (!watch.awaited_since) watch.awaited_since = now;
     if (watch.wake_epoch == table.epoch() && !passed(watch.wake_at, spans.wake_budget)) continue;
     watch.wake_epoch = table.epoch();
     watch.wake_at = now;

@@ -41,6 +41,7 @@ struct SlotWatch {
   std::uint8_t reported = 0;  // bits by Suspicion: told the observer
   std::optional<Epoch> wake_epoch;
   Micros wake_at;
+  std::optional<Micros> awaited_since;  // it sleeps, and this node has wanted it awake from then on
 
   struct Ahead {
     Epoch epoch;
@@ -78,7 +79,8 @@ struct Oversight::State {
   Refusal count(SlotId slot, Seq n, std::vector<Digest>&& replies);
   void on_closed(Seq n, VoteBook::Closing&& closing);
   void mark_wrong(SlotId slot, Seq n);
-  void learn_spread(const Ballot& ballot, const VoteBook::Closing& closing);
+  void presume_closed(Seq n);
+  void learn_spread(Seq n, const Ballot& ballot, const VoteBook::Closing& closing);
   void apply(Seq n, const EpochChange& change);
   void apply(Seq n, const Join& join);
   void end_incarnation(SlotId slot);

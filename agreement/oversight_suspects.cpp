@@ -130,7 +130,6 @@ Refusal Oversight::State::on_join(const Join& join) {
 }
 
 void Oversight::State::propose_joins() {
-  const bool congested = book.last_opened().value - book.closed_through().value > kWindow / 8;
   for (std::uint16_t i = 0; i < slots.size(); ++i) {
     SlotWatch& watch = slots[i];
     if (!watch.join) continue;
@@ -140,8 +139,6 @@ void Oversight::State::propose_joins() {
       continue;
     }
     if (!table.applies(*watch.join)) continue;
-    // A host that renames a sleeper again and again must not fill the window while nothing closes.
-    if (congested && table.incarnation(SlotId{i}).value != 0) continue;
     if (watch.join_proposed_at && !passed(*watch.join_proposed_at, kProposeAgain)) continue;
     watch.join_proposed_at = now;
     out.propose.emplace_back(*watch.join);

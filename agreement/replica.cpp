@@ -1,5 +1,7 @@
 #include "agreement/replica.hpp"
 
+#include <algorithm>
+#include <bit>
 #include <utility>
 
 #include "agreement/replica_state.hpp"
@@ -9,31 +11,57 @@ namespace zz::agreement {
 namespace {
 
 RequestLimits limits_of(const ReplicaConfig& config) {
-  return {config.client_window, config.client_sessions_max, config.client_bytes_max, config.requests_bytes_max};
+  RequestLimits limits;
+  limits.window = config.window;
+  limits.client_window = config.client_window;
+  limits.client_sessions_max = config.client_sessions_max;
+  limits.client_bytes_max = config.client_bytes_max;
+  limits.bytes_max = config.requests_bytes_max;
+  limits.f = config.f;
+  return limits;
+}
+
+// Q has to fit one VIEW-CHANGE.
+std::uint32_t digests_per_number(const ReplicaConfig& config) {
+  constexpr std::uint32_t kDigestsMax = 16;
+  return std::clamp(static_cast<std::uint32_t>(kClaimsMax / config.window), 1u, kDigestsMax);
+}
+
+PrimaryWatch::Config watch_config(const ReplicaConfig& config) {
+  PrimaryWatch::Config out;
+  out.nodes = 3 * config.f + 1;
+  out.base = config.view_timeout;
+  out.max = config.view_timeout_max;
+  out.body_timeout = config.body_timeout;
+  return out;
 }
 
 }  // namespace
 
-Replica::State::State(const ReplicaConfig& replica_config, const SystemRules& system_rules, Observer& event_observer)
+Replica::State::State(const ReplicaConfig& replica_config, Authority& signing, const SystemRules& system_rules,
+                      Observer& event_observer)
     : config(replica_config),
       nodes(3 * replica_config.f + 1),
+      authority(signing),
       rules(system_rules),
       observer(event_observer),
-      requests(limits_of(replica_config)) {
+      requests(limits_of(replica_config)),
+      log(replica_config.window),
+      history_of_votes(replica_config.window, digests_per_number(replica_config)),
+      watch(watch_config(replica_config)),
+      recent(replica_config.window) {
   ZZ_ASSERT(config.f > 0 && config.f <= crypto::kFaultsMax && config.self.value < nodes);
-  ZZ_ASSERT(config.batch_requests_max > 0 && config.pipeline_depth > 0);
+  ZZ_ASSERT(config.batch_requests_max > 0 && config.pipeline_depth > 0 && config.window >= 8);
 }
 
-NodeId Replica::State::primary() const {
-  return NodeId{static_cast<std::uint16_t>((config.service.value + view.value) % nodes)};
-}
-
-void Replica::State::report(EventKind kind, Seq n) {
+void Replica::State::report(EventKind kind, Seq n, std::string_view why) {
   Event event;
   event.kind = kind;
   event.service = config.service;
   event.n = n;
   event.node = config.self;
+  event.view = view;
+  event.why = why;
   observer.on_event(event);
 }
 
@@ -51,30 +79,57 @@ Refusal Replica::State::check(NodeId from, View v, Seq n) const {
   return log.in_window(n) ? Refusal::kNone : Refusal::kOutOfWindow;
 }
 
-// By its own judgement, or because f+1 distinct nodes do, of which one is correct. The pre-prepare is the primary's
-// voice.
+// A new view's choice needs no further judgement. A proposal does: by this node's own, or because f+1 distinct nodes
+// stand for it, of which one is correct. The pre-prepare is the primary's voice.
 bool Replica::State::stands_for(const Slot& slot) const {
-  if (slot.unvouched == 0 && slot.clock_ok && fits(slot)) return true;
+  if (slot.chosen) return true;
+  if (slot.clock_ok && fits(slot) && all_vouched(slot)) return true;
   return 1 + slot.prepares.count(slot.digest) >= config.f + 1;
 }
 
+// Every reference by this node, or by f+1 others, the primary among them. (A client may have given this node another
+// request under that number.)
+bool Replica::State::all_vouched(const Slot& slot) const {
+  if (slot.unvouched == 0) return true;
+  for (std::size_t i = 0; i < slot.bodies.size(); ++i) {
+    if (slot.bodies[i]) continue;
+    const auto others = requests.who_vouches(slot.header->references[i]) & ~(1u << primary().value);
+    if (static_cast<std::uint32_t>(std::popcount(others)) < config.f) return false;
+  }
+  return true;
+}
+
+void Replica::State::stand_for(Slot& slot) {
+  slot.phase = Phase::kAccepted;
+  history_of_votes.accept(slot.n, view, slot.digest, slot.header);
+  out.log.push_back(AcceptedRecord{view, slot.n, slot.digest, slot.header, slot.bodies});
+  if (is_primary()) return;
+  static_cast<void>(slot.prepares.add(config.self, slot.digest));
+  send({}, Prepare{slot.view, slot.n, slot.digest});
+}
+
 void Replica::State::advance(Slot& slot) {
-  if (slot.phase == Phase::kPrePrepared && stands_for(slot)) {
-    slot.phase = Phase::kAccepted;
-    if (!is_primary()) {
-      static_cast<void>(slot.prepares.add(config.self, slot.digest));
-      send({}, Prepare{slot.view, slot.n, slot.digest});
+  if (changing || slot.phase == Phase::kEmpty) return;
+  // Without a voice, or without a need for it: 2f+1 others' is enough to learn what is ordered.
+  if (learner || slot.n <= stable_n(newest_stable)) {
+    if (slot.phase < Phase::kCommitted && slot.commits.count(slot.digest) >= 2 * config.f + 1) {
+      slot.phase = Phase::kPrepared;
+    }
+  } else {
+    if (slot.phase == Phase::kPrePrepared && stands_for(slot)) stand_for(slot);
+    if (slot.phase == Phase::kAccepted && slot.prepares.count(slot.digest) >= 2 * config.f) {
+      slot.phase = Phase::kPrepared;
+      history_of_votes.prepare(slot.n, view, slot.digest);
+      out.log.push_back(PreparedRecord{view, slot.n, slot.digest});
+      static_cast<void>(slot.commits.add(config.self, slot.digest));
+      send({}, Commit{slot.view, slot.n, slot.digest});
+      report(EventKind::kPrepared, slot.n);
     }
   }
-  if (slot.phase == Phase::kAccepted && slot.prepares.count(slot.digest) >= 2 * config.f) {
-    slot.phase = Phase::kPrepared;
-    static_cast<void>(slot.commits.add(config.self, slot.digest));
-    send({}, Commit{slot.view, slot.n, slot.digest});
-    report(EventKind::kPrepared, slot.n);
-  }
   if (slot.phase == Phase::kPrepared && slot.commits.count(slot.digest) >= 2 * config.f + 1) {
-    slot.phase = Phase::kCommitted;
+    slot.phase = slot.n <= delivered ? Phase::kDelivered : Phase::kCommitted;
     report(EventKind::kCommitted, slot.n);
+    if (slot.phase == Phase::kDelivered) return;  // committed again in this view
     if (slot.missing > 0) fetch(slot);
     deliver_ready();
   }
@@ -91,55 +146,73 @@ void Replica::State::deliver_ready() {
 }
 
 void Replica::State::deliver(Slot& slot) {
-  ZZ_ASSERT(slot.n == delivered.next() && slot.header->time > delivered_time);
-  requests.deliver(slot.n, slot.header->references);
-  for (const SystemOp& op : slot.header->system) system.delivered(op);
-  history = history_digest(history, slot.digest);
-  delivered = slot.n;
-  delivered_time = slot.header->time;
   slot.phase = Phase::kDelivered;
-  out.deliver.push_back({slot.header, slot.digest, history, slot.bodies});
+  settle_delivery(slot.header, slot.digest, slot.bodies);
+  follow_stable();
 }
 
-// ---- reconnects ------------------------------------------------------------------------------------------------
-
-void Replica::State::resend(NodeId to, const Slot& slot) {
-  if (slot.phase >= Phase::kAccepted && is_primary()) send(to, PrePrepare{slot.view, slot.header, slot.digest});
-  if (slot.phase >= Phase::kAccepted && !is_primary()) send(to, Prepare{slot.view, slot.n, slot.digest});
-  if (slot.phase >= Phase::kPrepared) send(to, Commit{slot.view, slot.n, slot.digest});
-}
-
-void Replica::State::resend_all(NodeId to) {
-  for (Seq n = log.low().next(); n <= log.top(); n = n.next()) {
-    if (const Slot* slot = log.find(n)) resend(to, *slot);
+void Replica::State::settle_delivery(const HeaderPtr& header, const Digest& digest, std::vector<RequestPtr> bodies) {
+  ZZ_ASSERT(header->n == delivered.next() && bodies.size() == header->references.size());
+  requests.deliver(header->n, header->references);
+  std::optional<ClientId> last;  // references come in runs of one client
+  for (const Reference& reference : header->references) {
+    if (reference.client != last) watch.ordered(reference.client);
+    last = reference.client;
   }
+  for (const SystemOp& op : header->system) system.delivered(delivered.next(), op);
+  history = history_digest(history, digest);
+  delivered = header->n;
+  log.set_top(delivered);
+  delivered_time = agreed_time(delivered_time, *header);
+  out.log.push_back(OrderedRecord{delivered, digest, header, bodies});
+  Delivery& delivery = recent[delivered.value % config.window];
+  delivery = {header, digest, history, delivered_time, std::move(bodies)};
+  out.deliver.push_back(delivery);
 }
 
-// At most once per body_timeout for a peer, or a channel that comes and goes would cost a window of messages each time.
-void Replica::State::resend_due() {
-  for (std::uint16_t i = 0; i < nodes; ++i) {
-    Newcomer& newcomer = newcomers[i];
-    if (!newcomer.waits) continue;
-    if (newcomer.told && elapsed.value - newcomer.told_at.value < config.body_timeout.value) continue;
-    newcomer = {false, true, elapsed};
-    resend_all(NodeId{i});
+const Delivery* Replica::State::find_recent(Seq n) const {
+  const Delivery& delivery = recent[n.value % config.window];
+  return delivery.header && delivery.header->n == n ? &delivery : nullptr;
+}
+
+void Replica::State::set_stable(const CertificatePtr& certificate) {
+  if (stable_n(certificate) <= stable_n(newest_stable)) return;
+  newest_stable = certificate;
+  history_of_votes.set_low(stable_n(newest_stable));
+  follow_stable();
+}
+
+// h follows the stable checkpoint as far as this node has delivered: what it fetches up to there needs no votes.
+void Replica::State::follow_stable() {
+  const Seq n = std::min(stable_n(newest_stable), delivered);
+  if (n <= log.low()) return;
+  for (Seq i = log.low().next(); i <= n && i <= log.top(); i = i.next()) {
+    if (Slot* slot = log.find(i)) end_fetch(*slot);
   }
+  log.set_low(n);
+  if (accepted_view && !changing) open_chosen(*accepted_view);  // what lay beyond the window
+  if (changing) try_new_view();
 }
 
 // ---- Replica ---------------------------------------------------------------------------------------------------
 
-Replica::Replica(const ReplicaConfig& config, const SystemRules& rules, Observer& observer)
-    : state_(std::make_unique<State>(config, rules, observer)) {}
+Replica::Replica(const ReplicaConfig& config, Authority& authority, const SystemRules& rules, Observer& observer)
+    : state_(std::make_unique<State>(config, authority, rules, observer)) {}
 
 Replica::~Replica() = default;
 
-void Replica::tick(Micros wall) {
+void Replica::restore(const Recovered& recovered) { state_->restore(recovered); }
+
+void Replica::tick(Micros monotonic, Micros wall) {
   State& s = *state_;
-  if (s.ticked && wall > s.wall) s.elapsed.value += wall.value - s.wall.value;
+  s.now = monotonic;
   s.wall = wall;
   s.ticked = true;
   s.retry_fetches();
-  s.resend_due();
+  s.ask_headers();
+  s.watch_primary();
+  s.speak_for_waiting();
+  if (!s.progress_said_at || s.now.value - s.progress_said_at->value >= s.config.progress.value) s.say_progress({});
 }
 
 Refusal Replica::vouch(RequestPtr request) {
@@ -174,20 +247,45 @@ Refusal Replica::step(NodeId from, const Commit& message) {
 }
 
 Refusal Replica::step(NodeId from, const FetchBodies& message) { return state_->give_bodies(from, message); }
-
 Refusal Replica::step(NodeId from, const Bodies& message) { return state_->take_bodies(from, message); }
+Refusal Replica::step(NodeId from, const FetchHeaders& message) { return state_->give_headers(from, message); }
+Refusal Replica::step(NodeId from, const Headers& message) { return state_->take_headers(from, message); }
+Refusal Replica::step(NodeId from, const ViewChangePtr& message) { return state_->view_change(from, message); }
+Refusal Replica::step(NodeId from, const NewViewPtr& message) { return state_->new_view(from, message); }
+Refusal Replica::step(NodeId from, const Progress& message) { return state_->progress(from, message); }
+Refusal Replica::step(NodeId from, const VouchQuery& message) { return state_->vouch_query(from, message); }
+Refusal Replica::step(NodeId from, const Vouched& message) { return state_->vouched(from, message); }
+Refusal Replica::step(NodeId from, const Propose& message) { return state_->take_proposed(from, message); }
 
 void Replica::peer_up(NodeId node) {
   State& s = *state_;
   if (s.check_sender(node) != Refusal::kNone) return;
-  s.newcomers[node.value].waits = true;
-  s.resend_due();
+  s.peers[node.value].fresh = true;
+  s.say_progress(node);
 }
 
-void Replica::set_low_watermark(Seq n) {
+void Replica::set_stable(const CertificatePtr& certificate) { state_->set_stable(certificate); }
+
+void Replica::adopt(const Batch& batch) {
   State& s = *state_;
-  ZZ_ASSERT(n <= s.delivered);
-  if (n > s.log.low()) s.log.set_low(n);
+  if (batch.header->n != s.delivered.next()) return;  // the normal path was faster
+  if (Slot* slot = s.log.find(batch.header->n)) {
+    s.end_fetch(*slot);
+    if (slot->header && slot->digest != batch.digest) s.requests.release(slot->n, slot->header->references);
+  }
+  s.settle_delivery(batch.header, batch.digest, batch.requests);
+  s.follow_stable();
+  if (Slot* slot = s.log.find(s.delivered)) {
+    if (slot->phase == Phase::kCommitted) slot->phase = Phase::kDelivered;
+  }
+  s.deliver_ready();
+}
+
+void Replica::set_learner(bool learner) {
+  State& s = *state_;
+  if (s.learner == learner) return;
+  s.learner = learner;
+  if (!learner) s.watch.entered(s.view);
 }
 
 ReplicaOutput Replica::take_output() {
@@ -196,9 +294,13 @@ ReplicaOutput Replica::take_output() {
 }
 
 View Replica::view() const { return state_->view; }
+bool Replica::changing() const { return state_->changing; }
 NodeId Replica::primary() const { return state_->primary(); }
 Seq Replica::last_delivered() const { return state_->delivered; }
+const Digest& Replica::history() const { return state_->history; }
 Seq Replica::low_watermark() const { return state_->log.low(); }
 std::size_t Replica::waiting_requests() const { return state_->requests.pending(); }
+Micros Replica::view_timeout() const { return state_->watch.timeout(); }
+const ReplicaStats& Replica::stats() const { return state_->stats; }
 
 }  // namespace zz::agreement

@@ -12,8 +12,7 @@ void Replica::State::arrived(Seq n, std::uint32_t index, const RequestPtr& reque
   Slot* slot = log.find(n);
   ZZ_ASSERT(slot != nullptr && slot->header && index < slot->header->references.size());
   if (slot->header->references[index].digest != request->digest) return;
-  ZZ_ASSERT(slot->unvouched > 0);
-  --slot->unvouched;
+  if (slot->unvouched > 0) --slot->unvouched;
   if (!slot->bodies[index]) {
     slot->bodies[index] = request;
     if (--slot->missing == 0) end_fetch(*slot);
@@ -40,7 +39,7 @@ void Replica::State::ask_next(Slot& slot) {
   for (std::uint32_t i = 1; i <= nodes; ++i) {
     const NodeId node{static_cast<std::uint16_t>((slot.asked.value + i) % nodes)};
     if (node == config.self) continue;
-    if (node != primary() && !slot.prepares.has(node, slot.digest)) continue;
+    if (!slot.chosen && node != primary() && !slot.prepares.has(node, slot.digest)) continue;
     slot.asked = node;
     ask(slot);
     return;
@@ -53,7 +52,7 @@ void Replica::State::ask(Slot& slot) {
   for (std::size_t i = 0; i < slot.bodies.size(); ++i) {
     if (!slot.bodies[i]) message.wanted.push_back(slot.header->references[i]);
   }
-  slot.asked_at = elapsed;
+  slot.asked_at = now;
   slot.asked_for = slot.missing;
   send(slot.asked, std::move(message));
 }
@@ -63,10 +62,33 @@ void Replica::State::retry_fetches() {
   for (Seq n = delivered.next(); n <= log.top(); n = n.next()) {
     Slot* slot = log.find(n);
     if (slot == nullptr || !slot->fetching) continue;
-    if (elapsed.value - slot->asked_at.value < config.body_timeout.value) continue;
+    if (now.value - slot->asked_at.value < config.body_timeout.value) continue;
     slot->empty = 0;
     ask_next(*slot);
   }
+}
+
+bool Replica::State::place_body(Slot& slot, std::size_t index, const RequestPtr& request) {
+  if (!slot.fetching || slot.bodies[index] || slot.header->references[index].digest != request->digest) return false;
+  slot.bodies[index] = request;
+  --slot.missing;
+  return true;
+}
+
+bool Replica::State::place_body(const RequestPtr& request) {
+  if (fetching == 0) return false;
+  const RequestTable::Place place = requests.claimed(request->client, request->session, request->number);
+  Slot* slot = place.n.value == 0 ? nullptr : log.find(place.n);
+  if (slot != nullptr && slot->header && place_body(*slot, place.index, request)) return true;
+  // Batches that a new view chose may name a request that another batch claims.
+  bool used = false;
+  for (Seq n = delivered.next(); n <= log.top(); n = n.next()) {
+    Slot* other = log.find(n);
+    if (other == nullptr || !other->fetching || !other->chosen) continue;
+    const std::size_t index = SlotLog::index_of(*other, reference_of(*request));
+    if (index < other->bodies.size()) used = place_body(*other, index, request) || used;
+  }
+  return used;
 }
 
 Refusal Replica::State::take_bodies(NodeId from, const Bodies& message) {
@@ -75,13 +97,14 @@ Refusal Replica::State::take_bodies(NodeId from, const Bodies& message) {
   bool used = false;
   for (const RequestPtr& request : message.requests) {
     if (!request) continue;
-    const RequestTable::Place place = requests.claimed(request->client, request->session, request->number);
-    Slot* slot = place.n.value == 0 ? nullptr : log.find(place.n);
-    if (slot == nullptr || !slot->fetching || slot->bodies[place.index]) continue;
-    if (slot->header->references[place.index].digest != request->digest) continue;
-    slot->bodies[place.index] = request;
-    --slot->missing;
+    if (place_body(request)) {
+      used = true;
+      continue;
+    }
+    const RequestTable::Vouched relayed = requests.take_relayed(request);
+    if (relayed.refusal != Refusal::kNone) continue;
     used = true;
+    if (relayed.claimed_by.value != 0) arrived(relayed.claimed_by, relayed.index, request);
   }
   const bool awaited = go_on_fetching(from);
   deliver_ready();
@@ -116,11 +139,24 @@ void Replica::State::end_fetch(Slot& slot) {
 // ---- giving ----------------------------------------------------------------------------------------------------
 
 Refusal Replica::State::spend(NodeId peer) {
-  Budget& budget = budgets[peer.value];
-  if (elapsed.value - budget.since.value >= config.body_timeout.value) budget = Budget{elapsed, 0, 0};
-  if (budget.fetches >= kFetchesMax || budget.bytes >= kFetchedBytesMax) return Refusal::kQuota;
-  ++budget.fetches;
+  PeerState& state = peers[peer.value];
+  if (now.value - state.budget_since.value >= config.body_timeout.value) {
+    state.budget_since = now;
+    state.fetches = 0;
+    state.bytes = 0;
+  }
+  if (state.fetches >= kFetchesMax || state.bytes >= kFetchedBytesMax) return Refusal::kQuota;
+  ++state.fetches;
   return Refusal::kNone;
+}
+
+Refusal Replica::State::spend_check(NodeId peer) {
+  PeerState& state = peers[peer.value];
+  if (now.value - state.dear_since.value >= config.progress.value) {
+    state.dear_since = now;
+    state.dear_checks = 0;
+  }
+  return ++state.dear_checks > kDearChecks ? Refusal::kQuota : Refusal::kNone;
 }
 
 // An answer without bodies is an answer too: the asker goes on to another node at once.
@@ -141,8 +177,79 @@ Refusal Replica::State::give_bodies(NodeId to, const FetchBodies& message) {
     bytes += size;
     answer.requests.push_back(std::move(body));
   }
-  budgets[to.value].bytes += bytes;
+  peers[to.value].bytes += bytes;
   send(to, std::move(answer));
+  return Refusal::kNone;
+}
+
+// ---- headers of chosen batches ------------------------------------------------------------------------------------
+
+HeaderPtr Replica::State::find_header(const Digest& digest) {
+  if (HeaderPtr header = history_of_votes.find_header(digest)) return header;
+  for (const Delivery& delivery : recent) {
+    if (delivery.header && delivery.digest == digest) return delivery.header;
+  }
+  if (const auto at = wanted_headers.find(digest); at != wanted_headers.end()) return at->second;
+  for (Seq n = log.low().next(); n <= log.top(); n = n.next()) {
+    const Slot* slot = log.find(n);
+    if (slot != nullptr && slot->header && slot->digest == digest) return slot->header;
+  }
+  return nullptr;
+}
+
+// Every body_timeout, of everybody, until they are here.
+void Replica::State::ask_headers() {
+  if (wanted_headers.empty() || now.value - headers_asked_at.value < config.body_timeout.value) return;
+  FetchHeaders message;
+  for (const auto& [digest, header] : wanted_headers) {
+    if (!header && message.wanted.size() < kHeadersMax) message.wanted.push_back(digest);
+  }
+  if (message.wanted.empty()) return;
+  headers_asked_at = now;
+  send({}, std::move(message));
+}
+
+Refusal Replica::State::give_headers(NodeId to, const FetchHeaders& message) {
+  if (const Refusal refusal = check_sender(to); refusal != Refusal::kNone) return refusal;
+  if (message.wanted.empty()) return Refusal::kMalformed;
+  if (message.wanted.size() > kHeadersMax) return Refusal::kOversize;
+  if (const Refusal refusal = spend(to); refusal != Refusal::kNone) return refusal;
+  Headers answer;
+  for (const Digest& digest : message.wanted) {
+    if (HeaderPtr header = find_header(digest)) answer.headers.push_back(std::move(header));
+  }
+  if (!answer.headers.empty()) send(to, std::move(answer));
+  return Refusal::kNone;
+}
+
+Refusal Replica::State::take_headers(NodeId from, const Headers& message) {
+  if (const Refusal refusal = check_sender(from); refusal != Refusal::kNone) return refusal;
+  if (message.headers.size() > kHeadersMax) return Refusal::kOversize;
+  if (wanted_headers.empty()) return Refusal::kDuplicate;
+  bool used = false;
+  for (const HeaderPtr& header : message.headers) {
+    if (!header || header->service != config.service) continue;
+    const auto at = wanted_headers.find(batch_digest(*header));
+    if (at == wanted_headers.end() || at->second) continue;
+    at->second = header;
+    used = true;
+  }
+  if (!used) return Refusal::kDuplicate;
+  headers_asked_at = Micros{now.value - config.body_timeout.value};  // the next ones at once
+  ask_headers();
+  if (changing) {
+    try_new_view();
+    return Refusal::kNone;
+  }
+  for (Seq n = log.low().next(); n <= log.top(); n = n.next()) {
+    Slot* slot = log.find(n);
+    if (slot == nullptr || !slot->chosen || slot->phase != Phase::kEmpty) continue;
+    const auto at = wanted_headers.find(slot->digest);
+    if (at == wanted_headers.end() || !at->second) continue;
+    const HeaderPtr header = at->second;
+    wanted_headers.erase(at);
+    fill_chosen(*slot, header);
+  }
   return Refusal::kNone;
 }
 

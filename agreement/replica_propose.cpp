@@ -49,10 +49,16 @@ Refusal Replica::State::pre_prepare(NodeId from, const PrePrepare& message) {
   if (header.service != config.service) return Refusal::kUnknownService;
   if (const Refusal refusal = check(from, message.view, header.n); refusal != Refusal::kNone) return refusal;
   if (from != primary()) return Refusal::kNotPrimary;
+  if (changing) return Refusal::kNotReady;  // its NEW-VIEW comes first, or never; PROGRESS brings the rest
   Slot& slot = log.at(header.n, view);
-  if (slot.phase != Phase::kEmpty) {
-    return slot.digest == message.digest ? Refusal::kDuplicate : Refusal::kConflict;
+  if (slot.phase != Phase::kEmpty || slot.chosen) {
+    if (slot.digest != message.digest) return Refusal::kConflict;
+    if (slot.phase != Phase::kEmpty) return Refusal::kDuplicate;
+    fill_chosen(slot, message.header);
+    return Refusal::kNone;
   }
+  // Ordered already: by a catch-up while the proposal was on its way.
+  if (header.n <= delivered) return Refusal::kDuplicate;
   if (const Refusal refusal = judge(message); refusal != Refusal::kNone) return refusal;
   const Refusal refusal = requests.claim(header.n, header.references, slot.bodies, slot.unvouched);
   if (refusal != Refusal::kNone) return refusal;
@@ -73,17 +79,21 @@ Refusal Replica::State::pre_prepare(NodeId from, const PrePrepare& message) {
 // At once while the pipeline has room, so that nothing waits at low load; else only when full, so that batches grow
 // with the load.
 bool Replica::State::cut_due(Seq n) const {
-  const bool requests_wait = requests.queued() > 0 && ahead(n) <= kRequestsAhead;
-  const bool system_waits = system.due() && ahead(n) <= kSystemAhead;
+  const bool requests_wait = requests.queued() > 0 && ahead(n) <= requests_ahead();
+  const bool system_waits = system.due() && ahead(n) <= config.window;
   if (!requests_wait && !system_waits) return false;
-  const std::uint64_t in_flight = n.value - 1 - delivered.value;
+  const std::uint64_t in_flight = n.value - 1 - std::min(delivered.value, n.value - 1);
+  // The last quarter of the window is for system operations, which may be just what the window waits for: one batch
+  // after the other, so that each carries as many as there are.
+  if (ahead(n) > requests_ahead()) return in_flight == 0;
   if (in_flight < config.pipeline_depth) return true;
   return requests_wait &&
          (requests.queued() >= config.batch_requests_max || requests.queued_bytes() >= config.batch_bytes_max);
 }
 
 void Replica::State::cut_batches() {
-  if (!is_primary() || !ticked) return;
+  if (!is_primary() || !ticked || changing || learner) return;
+  ask_who_vouches();
   for (Seq n = log.top().next(); cut_due(n); n = n.next()) {
     if (!cut(n)) return;
   }
@@ -91,16 +101,15 @@ void Replica::State::cut_batches() {
 
 bool Replica::State::cut(Seq n) {
   RequestTable::Cut chosen;
-  if (ahead(n) <= kRequestsAhead) chosen = requests.cut(n, config.batch_requests_max, config.batch_bytes_max);
+  if (ahead(n) <= requests_ahead()) chosen = requests.cut(n, config.batch_requests_max, config.batch_bytes_max);
   auto header = std::make_shared<BatchHeader>();
   header->service = config.service;
   header->n = n;
   header->references = std::move(chosen.references);
-  header->system = system.take(n);
+  // There, a host that makes one incarnation after the other gets two JOINs per slot.
+  header->system = system.take(n, ahead(n) <= requests_ahead() ? n : log.low());
   if (header->references.empty() && header->system.empty()) return false;  // all that was queued has expired
-  const Slot* last = log.find(log.top());
-  const Micros last_time = last != nullptr ? last->header->time : delivered_time;
-  header->time = std::max(Micros{last_time.value + 1}, wall);
+  header->time = std::max(Micros{log.last_time(delivered_time).value + 1}, wall);
 
   Slot& slot = log.at(n, view);
   slot.bodies = std::move(chosen.bodies);
@@ -111,6 +120,91 @@ bool Replica::State::cut(Seq n) {
   report(EventKind::kProposed, n);
   advance(slot);
   return true;
+}
+
+// ---- clients that some nodes do not hear --------------------------------------------------------------------------
+
+void Replica::State::ask_who_vouches() {
+  if (!queries_repeated_at || now.value - queries_repeated_at->value >= config.body_timeout.value) {
+    queries_repeated_at = now;
+    requests.ask_again();
+  }
+  std::vector<Reference> unproven = requests.take_queries(config.batch_requests_max);
+  if (!unproven.empty()) send({}, VouchQuery{std::move(unproven)});
+}
+
+Refusal Replica::State::vouch_query(NodeId from, const VouchQuery& message) {
+  if (const Refusal refusal = check_sender(from); refusal != Refusal::kNone) return refusal;
+  if (from != primary()) return Refusal::kNotPrimary;
+  if (message.references.size() > config.batch_requests_max) return Refusal::kOversize;
+  if (const Refusal refusal = spend(from); refusal != Refusal::kNone) return refusal;
+  Vouched answer;
+  for (const Reference& reference : message.references) {
+    if (requests.vouches(reference)) answer.references.push_back(reference);
+  }
+  if (!answer.references.empty()) send({}, std::move(answer));  // other backups may need the same word
+  return Refusal::kNone;
+}
+
+Refusal Replica::State::vouched(NodeId from, const Vouched& message) {
+  if (const Refusal refusal = check_sender(from); refusal != Refusal::kNone) return refusal;
+  if (message.references.size() > config.batch_requests_max) return Refusal::kOversize;
+  FetchBodies wanted;
+  for (const Reference& reference : message.references) {
+    if (requests.vouched_by(from, reference)) wanted.wanted.push_back(reference);
+  }
+  if (!wanted.wanted.empty()) send(from, std::move(wanted));
+  advance_held();
+  return Refusal::kNone;
+}
+
+void Replica::State::advance_held() {
+  for (Seq n = delivered.next(); n <= log.top(); n = n.next()) {
+    Slot* slot = log.find(n);
+    if (slot != nullptr && slot->phase == Phase::kPrePrepared && slot->unvouched > 0) advance(*slot);
+  }
+}
+
+// What has waited here for an eighth of the view's timeout may not have reached the primary, or not f+1 nodes: a
+// client's message lost, or kept from some on purpose. Everybody is told; the word of f+1 is as good as the client's
+// own, and only what f+1 have counts against the primary.
+void Replica::State::speak_for_waiting() {
+  if (changing || learner) return;
+  if (waiting_seen_at && now.value - waiting_seen_at->value < watch.timeout().value / 8) return;
+  waiting_seen_at = now;
+  std::vector<PrimaryWatch::Head> heads = requests.heads();
+  Vouched mine;
+  for (const PrimaryWatch::Head& head : heads) {
+    if (mine.references.size() == config.batch_requests_max) break;
+    if (!std::binary_search(waiting_heads.begin(), waiting_heads.end(), head)) continue;
+    if (const RequestPtr request = requests.find(head.client, head.session, head.number)) {
+      mine.references.push_back(reference_of(*request));
+    }
+  }
+  waiting_heads = std::move(heads);
+  if (!mine.references.empty()) send({}, std::move(mine));
+  speak_for_system();
+}
+
+// The signatures in them speak for themselves.
+void Replica::State::speak_for_system() {
+  std::vector<Digest> still;
+  for (SystemOp& op : system.waiting()) {
+    still.push_back(system_op_digest(op));
+    if (std::find(waiting_system.begin(), waiting_system.end(), still.back()) == waiting_system.end()) continue;
+    send({}, Propose{std::move(op)});
+  }
+  waiting_system = std::move(still);
+}
+
+// Checking one may cost many signatures.
+Refusal Replica::State::take_proposed(NodeId from, const Propose& message) {
+  if (const Refusal refusal = check_sender(from); refusal != Refusal::kNone) return refusal;
+  if (system.contains(system_op_digest(message.op)) || !rules.applies(message.op)) return Refusal::kDuplicate;
+  if (const Refusal refusal = spend_check(from); refusal != Refusal::kNone) return refusal;
+  if (const Refusal refusal = rules.admissible(message.op); refusal != Refusal::kNone) return refusal;
+  system.add(system_op_digest(message.op), message.op);
+  return Refusal::kNone;
 }
 
 void Replica::State::propose(SystemOp op) {

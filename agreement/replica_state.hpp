@@ -1,11 +1,14 @@
 #pragma once
 
 // Replica's inside: one struct, its functions in replica.cpp (votes and delivery), replica_propose.cpp (proposals, made
-// and judged) and replica_bodies.cpp (bodies asked for and given). Included by these files only. Thread rule and
+// and judged), replica_bodies.cpp (bodies asked for and given), replica_view.cpp (view changes) and replica_repair.cpp
+// (what is said again, learned late or read back from the log). Included by these files only. Thread rule and
 // invariants are Replica's.
 
 #include <array>
+#include <map>
 
+#include "agreement/proposal_history.hpp"
 #include "agreement/replica.hpp"
 #include "agreement/replica_system_queue.hpp"
 #include "agreement/request_table.hpp"
@@ -13,37 +16,40 @@
 
 namespace zz::agreement {
 
-// How far above h the primary proposes. Both limits keep clear of the end of the window, because watermarks of
-// different nodes move at different times, and a proposal refused for it is not sent again. Batches of system
-// operations alone may go further: what they bring, a new incarnation or another active set, may be just what the
-// window waits for.
-inline constexpr std::uint64_t kRequestsAhead = kWindow * 3 / 4;
-inline constexpr std::uint64_t kSystemAhead = kWindow * 7 / 8;
-static_assert(kRequestsAhead < kSystemAhead && kSystemAhead < kWindow);
-
-// What a peer may have sent to it for its FETCH-BODIES, per body_timeout.
+// What a peer may have sent to it for its FETCH-BODIES and FETCH-HEADERS, per body_timeout.
 inline constexpr std::uint32_t kFetchesMax = 512;
 inline constexpr std::uint64_t kFetchedBytesMax = 64u << 20;
+// NEW-VIEWs and PROPOSEs of one peer that are checked, per progress interval: each may cost many signature checks.
+inline constexpr std::uint32_t kDearChecks = 4;
+// Slots said again in answer to one PROGRESS.
+inline constexpr std::uint64_t kResentSlots = 32;
 
 struct Replica::State {
-  State(const ReplicaConfig& replica_config, const SystemRules& system_rules, Observer& event_observer);
+  State(const ReplicaConfig& replica_config, Authority& signing, const SystemRules& system_rules,
+        Observer& event_observer);
 
   // replica.cpp
-  [[nodiscard]] NodeId primary() const;
+  [[nodiscard]] NodeId primary() const { return authority.primary_of(view); }
   [[nodiscard]] bool is_primary() const { return primary() == config.self; }
   [[nodiscard]] Refusal check_sender(NodeId from) const;
-  // Sender, view and window of an ordering message.
+  // Sender, view and window of a vote. While this node waits for a view, votes of that view are kept for it.
   [[nodiscard]] Refusal check(NodeId from, View v, Seq n) const;
   // Takes the slot as far as its votes go.
   void advance(Slot& slot);
+  void stand_for(Slot& slot);
   [[nodiscard]] bool stands_for(const Slot& slot) const;
+  [[nodiscard]] bool all_vouched(const Slot& slot) const;
+  void advance_held();
   void deliver_ready();
   void deliver(Slot& slot);
-  void resend_all(NodeId to);
-  void resend(NodeId to, const Slot& slot);
-  void resend_due();
+  // Batch n, delivered and still remembered, or null.
+  [[nodiscard]] const Delivery* find_recent(Seq n) const;
+  void settle_delivery(const HeaderPtr& header, const Digest& digest, std::vector<RequestPtr> requests);
+  void set_stable(const CertificatePtr& certificate);
+  void follow_stable();
   void send(std::optional<NodeId> to, Body body) { out.send.push_back({to, std::move(body)}); }
-  void report(EventKind kind, Seq n);
+  void report(EventKind kind, Seq n, std::string_view why = {});
+  [[nodiscard]] std::uint64_t requests_ahead() const { return config.window * 3 / 4; }
 
   // replica_propose.cpp
   Refusal pre_prepare(NodeId from, const PrePrepare& message);
@@ -57,6 +63,12 @@ struct Replica::State {
   // False when nothing that waits can be proposed any more.
   bool cut(Seq n);
   void propose(SystemOp op);
+  void ask_who_vouches();
+  void speak_for_waiting();
+  void speak_for_system();
+  Refusal take_proposed(NodeId from, const Propose& message);
+  Refusal vouch_query(NodeId from, const VouchQuery& message);
+  Refusal vouched(NodeId from, const Vouched& message);
 
   // replica_bodies.cpp
   // The client's own copy came after the proposal.
@@ -68,41 +80,100 @@ struct Replica::State {
   bool go_on_fetching(NodeId from);
   void end_fetch(Slot& slot);
   Refusal spend(NodeId peer);
+  Refusal spend_check(NodeId peer);
   Refusal give_bodies(NodeId to, const FetchBodies& message);
   Refusal take_bodies(NodeId from, const Bodies& message);
+  bool place_body(const RequestPtr& request);
+  bool place_body(Slot& slot, std::size_t index, const RequestPtr& request);
+  Refusal give_headers(NodeId to, const FetchHeaders& message);
+  Refusal take_headers(NodeId from, const Headers& message);
+  [[nodiscard]] HeaderPtr find_header(const Digest& digest);
+  void ask_headers();
+
+  // replica_view.cpp
+  void start_change(View wanted);
+  void leave_view();
+  void stash_slots();
+  void doubt_held_clients();
+  void doubt_refused_clients(const NewView& message, View last);
+  Refusal view_change(NodeId from, const ViewChangePtr& message);
+  void join_others();
+  [[nodiscard]] std::uint32_t wanting(View at_least) const;
+  void try_new_view();
+  Refusal new_view(NodeId from, const NewViewPtr& message);
+  void enter(const NewViewPtr& message);
+  void open_chosen(const NewView& message);
+  void fill_chosen(Slot& slot, const HeaderPtr& header);
+  void watch_primary();
+  void complain(std::string_view why);
+  void review_complaints();
+
+  // replica_repair.cpp
+  void restore(const Recovered& recovered);
+  void restore_slots(const Recovered& recovered);
+  [[nodiscard]] Seq settled();
+  void say_progress(std::optional<NodeId> to);
+  Refusal progress(NodeId from, const Progress& message);
+  void repair(NodeId to, const Progress& message);
+  void resend(NodeId to, const Slot& slot);
 
   ReplicaConfig config;
   std::uint32_t nodes;  // n of the protocol
+  Authority& authority;
   const SystemRules& rules;
   Observer& observer;
 
   View view;
+  bool changing = false;     // waits for the NEW-VIEW of `view`
+  ViewChangePtr own_change;  // when changing
+  bool complains = false;    // it would leave `view`, and says so
+  Micros complained_at;
+  Seq delivered_then;
+  NewViewPtr accepted_view;      // what began `view`; null in view 0 and while changing
+  std::optional<View> last_led;  // left as its primary, and no other entered since
+  bool learner = false;
+  std::array<ViewChangePtr, kNodesMax> changes{};  // the newest of each node, this one's included
+  std::map<Digest, HeaderPtr> wanted_headers;      // of chosen batches; null: not here yet
+  Micros headers_asked_at;
+
   RequestTable requests;
   SlotLog log;
   SystemQueue system;
+  ProposalHistory history_of_votes;
+  PrimaryWatch watch;
 
   Seq delivered;
   Micros delivered_time;
   Digest history;
+  std::vector<Delivery> recent;  // the last window of them, [n % window]
+  CertificatePtr newest_stable;  // at or above log.low(): this node may be behind
 
   Micros wall;
   bool ticked = false;
-  Micros elapsed;  // monotonic: the forward steps of wall
+  Micros now;  // monotonic
 
   std::uint32_t fetching = 0;  // slots that wait for an answer
-  struct Budget {              // of one peer's fetches
-    Micros since;
+  struct PeerState {
+    // Its fetches since `budget_since`.
+    Micros budget_since;
     std::uint32_t fetches = 0;
     std::uint64_t bytes = 0;
+    // Its last PROGRESS.
+    bool heard = false;
+    bool fresh = true;  // the channel is new: what was under way is lost
+    Progress progress;
+    std::optional<Micros> repaired_at;
+    std::uint32_t dear_checks = 0;  // since dear_since
+    Micros dear_since;
   };
-  std::array<Budget, kNodesMax> budgets{};
-  struct Newcomer {
-    bool waits = false;  // its channel came up, and it was not told yet
-    bool told = false;
-    Micros told_at;
-  };
-  std::array<Newcomer, kNodesMax> newcomers{};
+  std::array<PeerState, kNodesMax> peers{};
+  std::optional<Micros> queries_repeated_at;
+  std::optional<Micros> progress_said_at;
+  std::optional<Micros> waiting_seen_at;
+  std::vector<PrimaryWatch::Head> waiting_heads;  // at waiting_seen_at
+  std::vector<Digest> waiting_system;             // likewise
 
+  ReplicaStats stats;
   ReplicaOutput out;
 };
 

@@ -39,11 +39,15 @@ bool SystemQueue::add(const Digest& digest, SystemOp op) {
   return true;
 }
 
-std::vector<SystemOp> SystemQueue::take(Seq n) {
+std::vector<SystemOp> SystemQueue::take(Seq n, Seq joined_before) {
   std::vector<SystemOp> out;
   for (Item& item : items_) {
     if (out.size() == kSystemOpsPerBatchMax) break;
     if (item.carried_by.value != 0) continue;
+    if (const auto* join = std::get_if<Join>(&item.op)) {
+      const auto at = joined_.find(join->slot);
+      if (at != joined_.end() && at->second.first > joined_before) continue;
+    }
     item.carried_by = n;
     --due_;
     out.push_back(item.op);
@@ -51,7 +55,29 @@ std::vector<SystemOp> SystemQueue::take(Seq n) {
   return out;
 }
 
-void SystemQueue::delivered(const SystemOp& op) {
+void SystemQueue::release_all() {
+  for (Item& item : items_) item.carried_by = Seq{};
+  due_ = items_.size();
+}
+
+std::vector<SystemOp> SystemQueue::waiting() const {
+  std::vector<SystemOp> out;
+  for (const Item& item : items_) {
+    if (item.carried_by.value == 0) out.push_back(item.op);
+  }
+  return out;
+}
+
+void SystemQueue::prune(const SystemRules& rules) {
+  std::erase_if(items_, [&](const Item& item) {
+    const bool gone = item.carried_by.value == 0 && !rules.applies(item.op);
+    if (gone) --due_;
+    return gone;
+  });
+}
+
+void SystemQueue::delivered(Seq n, const SystemOp& op) {
+  if (const auto* join = std::get_if<Join>(&op)) joined_[join->slot] = {joined_[join->slot].second, n};
   const Digest digest = system_op_digest(op);
   std::erase_if(items_, [&](const Item& item) {
     const bool gone = item.digest == digest || overtakes(op, item.op);

@@ -5,12 +5,15 @@
 //
 // Invariants:
 //  1. At most kSystemOpsMax operations, no two with equal content.
-//  2. An operation leaves only when it is delivered, or when a delivered one has overtaken it: an EPOCH for a later
-//     epoch, a JOIN of a later incarnation of the slot.
+//  2. An operation leaves only when it is delivered, when a delivered one has overtaken it (an EPOCH for a later
+//     epoch, a JOIN of a later incarnation of the slot), or when it does not apply any more.
 
+#include <map>
+#include <utility>
 #include <vector>
 
 #include "agreement/messages.hpp"
+#include "agreement/system_rules.hpp"
 
 namespace zz::agreement {
 
@@ -27,10 +30,16 @@ class SystemQueue {
   bool add(const Digest& digest, SystemOp op);
   // Whether one waits that no batch carries yet.
   [[nodiscard]] bool due() const { return due_ > 0; }
-  // The oldest ones that are due, for batch n.
-  [[nodiscard]] std::vector<SystemOp> take(Seq n);
+  // The oldest ones that are due, for batch n; no JOIN of a slot that had two delivered above `joined_before`.
+  [[nodiscard]] std::vector<SystemOp> take(Seq n, Seq joined_before);
+  // No batch carries anything any more: a view change.
+  void release_all();
+  // What waits and no batch carries, oldest first.
+  [[nodiscard]] std::vector<SystemOp> waiting() const;
+  // Forgets what `rules` say would change nothing any more.
+  void prune(const SystemRules& rules);
   // One was delivered, whoever proposed it.
-  void delivered(const SystemOp& op);
+  void delivered(Seq n, const SystemOp& op);
 
  private:
   struct Item {
@@ -40,6 +49,7 @@ class SystemQueue {
   };
   std::vector<Item> items_;  // oldest first
   std::size_t due_ = 0;
+  std::map<SlotId, std::pair<Seq, Seq>> joined_;  // the last two JOINs of each slot, the older one first
 };
 
 }  // namespace zz::agreement

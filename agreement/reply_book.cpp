@@ -6,7 +6,7 @@
 namespace zz::agreement {
 
 ReplyBook::ReplyBook(const ReplyBookConfig& config) : config_(config) {
-  ZZ_ASSERT(config_.sessions_max > 0 && config_.client_window > 0);
+  ZZ_ASSERT(config_.sessions_max > 0 && config_.client_sessions_max > 0 && config_.client_window > 0);
 }
 
 ReplyBook::Session* ReplyBook::find(ClientId client, SessionId session) {
@@ -17,26 +17,39 @@ ReplyBook::Session* ReplyBook::find(ClientId client, SessionId session) {
   return last_;
 }
 
+void ReplyBook::forget(Session* session) {
+  std::erase(touched_, session);
+  for (const Entry& entry : session->ring) {
+    if (entry.has_body) body_bytes_ -= entry.body.size();
+  }
+  if (last_ == session) last_ = nullptr;
+  by_age_.erase(session->age);
+  const auto own = by_client_.find(session->client);
+  own->second.erase(session->age_of_client);
+  if (own->second.empty()) by_client_.erase(own);
+  sessions_.erase(Key{session->client, session->id});
+}
+
 ReplyBook::Session& ReplyBook::session_of(ClientId client, SessionId session) {
   if (Session* known = find(client, session)) {
     by_age_.splice(by_age_.end(), by_age_, known->age);
+    std::list<Session*>& own = by_client_[client];
+    own.splice(own.end(), own, known->age_of_client);
     return *known;
   }
-  if (sessions_.size() >= config_.sessions_max) {
-    Session* oldest = by_age_.front();
-    by_age_.pop_front();
-    std::erase(touched_, oldest);
-    for (const Entry& entry : oldest->ring) {
-      if (entry.has_body) body_bytes_ -= entry.body.size();
-    }
-    if (last_ == oldest) last_ = nullptr;
-    sessions_.erase(Key{oldest->client, oldest->id});
+  if (const auto own = by_client_.find(client);
+      own != by_client_.end() && own->second.size() >= config_.client_sessions_max) {
+    forget(own->second.front());
+  } else if (sessions_.size() >= config_.sessions_max) {
+    forget(by_age_.front());
   }
   Session& made = sessions_[Key{client, session}];
   made.client = client;
   made.id = session;
   made.ring.resize(std::size_t{2} * config_.client_window);
   made.age = by_age_.insert(by_age_.end(), &made);
+  std::list<Session*>& own = by_client_[client];
+  made.age_of_client = own.insert(own.end(), &made);
   last_ = &made;
   return made;
 }
@@ -52,16 +65,19 @@ bool ReplyBook::acks_unasked(SessionId session) const {
   return distance <= config_.f;
 }
 
+// A new view may order a request again, and a faulty primary may name one twice in a batch: the first time counts,
+// since executors answer the second like the first.
 void ReplyBook::open(const Delivery& batch) {
-  std::uint32_t index = 0;
-  for (const Reference& reference : batch.header->references) {
+  for (std::uint32_t index = 0; index < batch.header->references.size(); ++index) {
+    const Reference& reference = batch.header->references[index];
     Session& session = session_of(reference.client, reference.session);
     Entry& entry = session.ring[reference.number.value % session.ring.size()];
+    if (entry.number >= reference.number) continue;
     if (entry.has_body) body_bytes_ -= entry.body.size();
     entry = Entry{};
     entry.number = reference.number;
     entry.n = batch.header->n;
-    entry.index = index++;
+    entry.index = index;
   }
 }
 

@@ -2,19 +2,21 @@
 
 // ReplyBook: which requests of one service are answered, with which digest, and who is still to be told
 // (docs/protocol.md §8). Pure: one thread, no IO. Per session it holds a ring of the last 2 * client_window
-// requests; sessions are bounded, the one unused for longest makes room.
+// requests. Sessions are bounded per client and in all: the client's own that is unused for longest makes room, another
+// client's only at sessions_max (crypto/cluster_check.cpp keeps a cluster from getting there).
 //
 // A request's life here: open (ordered at n) -> closed (digest known) -> its body at hand, where this node is
 // the session's home or was asked. Bodies may come before the close; they count only when their digest fits.
 
 #include <deque>
 #include <list>
+#include <map>
 #include <memory>
 #include <unordered_map>
 #include <vector>
 
+#include "agreement/delivery.hpp"
 #include "agreement/messages.hpp"
-#include "agreement/replica.hpp"
 #include "base/refusal.hpp"
 
 namespace zz::agreement {
@@ -24,6 +26,7 @@ struct ReplyBookConfig {
   std::uint32_t n = 4;  // agreement nodes
   std::uint32_t f = 1;
   std::uint32_t client_window = 256;
+  std::uint32_t client_sessions_max = 16;
   std::uint32_t sessions_max = 1024;
   std::size_t ack_bytes_max = 1u << 20;       // body bytes of one Acks; one larger body travels alone
   std::size_t turn_bytes_max = 8u << 20;      // body bytes to one session per take_output; the rest waits
@@ -44,7 +47,7 @@ class ReplyBook {
  public:
   explicit ReplyBook(const ReplyBookConfig& config);
 
-  // In order of n, every delivered batch.
+  // In order of n, every delivered batch. Of a request that is ordered twice only the first time counts.
   void open(const Delivery& batch);
   // n has g+1 equal votes with these reply digests, one per reference of the batch opened as n.
   void close(const BatchHeader& header, const std::vector<Digest>& replies);
@@ -74,8 +77,9 @@ class ReplyBook {
     ClientId client;
     SessionId id;
     std::vector<Entry> ring;
-    std::deque<Acks::Item> pending;  // to be sent at the next take_output, each request once
-    std::list<Session*>::iterator age;
+    std::deque<Acks::Item> pending;               // to be sent at the next take_output, each request once
+    std::list<Session*>::iterator age;            // in by_age_
+    std::list<Session*>::iterator age_of_client;  // in by_client_
   };
   struct Key {
     ClientId client;
@@ -95,6 +99,7 @@ class ReplyBook {
 
   Session& session_of(ClientId client, SessionId session);
   Session* find(ClientId client, SessionId session);
+  void forget(Session* session);
   Entry* entry_of(Session& session, RequestNumber number);
   [[nodiscard]] bool acks_unasked(SessionId session) const;
   void tell(Session& session, Entry& entry);
@@ -106,6 +111,7 @@ class ReplyBook {
   ReplyBookConfig config_;
   std::unordered_map<Key, Session, KeyHash> sessions_;  // looked up, never iterated
   std::list<Session*> by_age_;                          // front: unused for longest
+  std::map<ClientId, std::list<Session*>> by_client_;   // the same, each client's
   std::vector<Session*> touched_;                       // have pending acks
   std::vector<FetchReplies> fetch_;
   std::deque<Kept> kept_;

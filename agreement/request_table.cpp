@@ -5,7 +5,6 @@
 #include <tuple>
 #include <utility>
 
-#include "agreement/replica.hpp"
 #include "base/assert.hpp"
 
 namespace zz::agreement {
@@ -103,12 +102,15 @@ RequestTable::Place RequestTable::claimed(ClientId client, SessionId session, Re
   return find_stray(client, session, number);
 }
 
+RequestPtr RequestTable::find(ClientId client, SessionId session, RequestNumber number) const {
+  const Session* s = find_session(client, session);
+  const Entry* entry = s == nullptr ? nullptr : peek(*s, number.value);
+  return entry == nullptr ? nullptr : entry->request;
+}
+
 RequestPtr RequestTable::find(const Reference& reference) const {
-  const Session* session = find_session(reference.client, reference.session);
-  if (session == nullptr) return nullptr;
-  const Entry* entry = peek(*session, reference.number.value);
-  if (entry == nullptr || !entry->request || entry->request->digest != reference.digest) return nullptr;
-  return entry->request;
+  RequestPtr request = find(reference.client, reference.session, reference.number);
+  return request && request->digest == reference.digest ? request : nullptr;
 }
 
 // ---- vouching --------------------------------------------------------------------------------------------------
@@ -130,7 +132,7 @@ Refusal RequestTable::judge(const Client& client, const Session* session, const 
     if (session->dies_at != 0) return Refusal::kSessionExpired;
   }
   const bool wakes = session == nullptr || session->pending == 0;
-  if (wakes && client.live >= limits_.client_sessions_max) return Refusal::kQuota;
+  if (wakes && client.live.size() >= limits_.client_sessions_max) return Refusal::kQuota;
   // One request of any size always fits in, or it could never be sent.
   const std::uint64_t size = request.op.size();
   if (client.bytes != 0 && client.bytes + size > limits_.client_bytes_max) return Refusal::kQueueFull;
@@ -144,12 +146,19 @@ RequestTable::Vouched RequestTable::vouch(RequestPtr request) {
   if (number == 0 || request->flags != 0) return {Refusal::kMalformed, {}, 0};
   Session* session = find_session(request->client, request->session);
   Client& client = session != nullptr ? *session->owner : client_of(request->client);
-  if (const Refusal refusal = judge(client, session, *request); refusal != Refusal::kNone) return {refusal, {}, 0};
-  if (session == nullptr) session = &open_session(client, request->session);
+  ++client.touches;
+  if (session != nullptr) session->touched = client.touches;
+  Refusal refusal = judge(client, session, *request);
+  if (refusal == Refusal::kQuota && give_up_session(client)) refusal = judge(client, session, *request);
+  if (refusal != Refusal::kNone) return {refusal, {}, 0};
+  if (session == nullptr) {
+    session = &open_session(client, request->session);
+    session->touched = client.touches;
+  }
 
   Entry& entry = place(*session, number);
   const std::uint64_t size = request->op.size();
-  if (session->pending++ == 0) ++client.live;
+  if (session->pending++ == 0) client.live.push_back(session);
   ++pending_;
   client.bytes += size;
   bytes_ += size;
@@ -158,96 +167,100 @@ RequestTable::Vouched RequestTable::vouch(RequestPtr request) {
     entry.claimed_by = stray.n.value;
     entry.index = stray.index;
   }
+  if (!vouches_.empty()) {
+    entry.vouchers = vouches_.nodes(reference_of(*request));
+    vouches_.erase(request->client, request->session, request->number);
+  }
   entry.request = std::move(request);
   if (entry.claimed_by == 0) enqueue(*session, entry, number);
   return {Refusal::kNone, Seq{entry.claimed_by}, entry.index};
 }
 
-// ---- the queues ------------------------------------------------------------------------------------------------
+VouchBook::Nodes RequestTable::who_vouches(const Reference& reference) const {
+  const Session* known = find_session(reference.client, reference.session);
+  const Entry* entry = known == nullptr ? nullptr : peek(*known, reference.number.value);
+  if (entry != nullptr && entry->request && entry->request->digest == reference.digest) return entry->vouchers;
+  return vouches_.nodes(reference);
+}
 
-void RequestTable::enqueue(Session& session, Entry& entry, std::uint64_t number) {
+std::uint32_t RequestTable::vouchers(ClientId client, SessionId session, RequestNumber number) const {
+  const Session* known = find_session(client, session);
+  const Entry* entry = known == nullptr ? nullptr : peek(*known, number.value);
+  return entry == nullptr || !entry->request ? 0 : static_cast<std::uint32_t>(std::popcount(entry->vouchers));
+}
+
+bool RequestTable::vouches(const Reference& reference) const { return find(reference) != nullptr; }
+
+bool RequestTable::vouched_by(NodeId from, const Reference& reference) {
+  const std::uint64_t number = reference.number.value;
+  if (number == 0 || from.value >= VouchBook::kNodes) return false;
+  Session* session = find_session(reference.client, reference.session);
+  // What could not be taken need not be known.
+  if (session == nullptr ? number > span_ : (!in_window(*session, number) || session->dies_at != 0)) return false;
+  const Entry* known = session == nullptr ? nullptr : peek(*session, number);
+  if (known != nullptr && known->delivered) return false;
+  if (known == nullptr || !known->request) return vouches_.add(from, reference, limits_.f + 1);
+  if (known->request->digest != reference.digest) {  // counted, but there is no place for it here
+    static_cast<void>(vouches_.add(from, reference, limits_.f + 1));
+    return false;
+  }
+  Entry& entry = place(*session, number);
+  entry.vouchers = static_cast<VouchBook::Nodes>(entry.vouchers | 1u << from.value);
+  if (entry.claimed_by == 0 && !entry.free && may_go(*session->owner, entry)) set_free(*session, entry, number);
+  return false;
+}
+
+RequestTable::Vouched RequestTable::take_relayed(RequestPtr request) {
+  ZZ_ASSERT(request != nullptr);
+  const Reference reference = reference_of(*request);
+  if (vouches(reference)) return {Refusal::kDuplicate, {}, 0};
+  const auto others = static_cast<std::uint32_t>(std::popcount(vouches_.nodes(reference)));
+  if (others < limits_.f + 1) return {Refusal::kNotReady, {}, 0};
+  return vouch(std::move(request));
+}
+
+// Makes room for another session of a client that has as many as it may.
+bool RequestTable::give_up_session(Client& client) {
+  Session* oldest = nullptr;
+  for (Session* session : client.live) {
+    if (client.touches - session->touched < span_) continue;
+    if (oldest != nullptr && oldest->touched < session->touched) continue;
+    const bool named = std::any_of(session->ring.begin(), session->ring.end(),
+                                   [](const Entry& entry) { return entry.claimed_by != 0; });
+    if (!named) oldest = session;
+  }
+  if (oldest == nullptr) return false;
+  for (Entry& entry : oldest->ring) settle(*oldest, entry);
+  if (oldest->last_use == 0) forget(*oldest);
+  return true;
+}
+
+// Requires that nothing of it waits.
+void RequestTable::forget(Session& session) {
+  ZZ_ASSERT(session.pending == 0);
   Client& client = *session.owner;
-  ++client.queued;
-  ++queued_;
-  queued_bytes_ += entry.request->op.size();
-  if (entry.in_queue) return;
-  entry.in_queue = true;
-  if (client.queue.size() > 2 * client.queued + kQueueSlack) compact(client);
-  client.queue.push_back({&session, number});
-  if (!client.ready) {
-    client.ready = true;
-    ready_.push_back(&client);
-  }
+  const auto of_session = [&session](const Queued& item) { return item.session == &session; };
+  std::erase_if(client.queue, of_session);
+  std::erase_if(client.backed, of_session);
+  last_ = nullptr;
+  const auto at = std::lower_bound(client.sessions.begin(), client.sessions.end(), session.id,
+                                   [](const auto& s, SessionId wanted) { return s->id < wanted; });
+  client.sessions.erase(at);
 }
 
-// The item stays in the queue and is skipped as stale when its turn comes.
-void RequestTable::unqueue(Client& client, const Entry& entry) {
-  --client.queued;
-  --queued_;
-  queued_bytes_ -= entry.request->op.size();
-}
-
-bool RequestTable::stale(const Queued& item) {
-  const Entry* entry = peek(*item.session, item.number);
-  return entry == nullptr || !entry->request || entry->claimed_by != 0;
-}
-
-void RequestTable::leave_queue(const Queued& item) {
-  if (in_window(*item.session, item.number)) place(*item.session, item.number).in_queue = false;
-}
-
-void RequestTable::compact(Client& client) {
-  std::erase_if(client.queue, [this](const Queued& item) {
-    if (!stale(item)) return false;
-    leave_queue(item);
-    return true;
-  });
-}
-
-// The client's oldest request that batch n may carry, or null. A request of a session that n knows nothing of can never
-// be ordered any more.
-const RequestTable::Queued* RequestTable::head(Client& client, Seq n) {
-  while (!client.queue.empty()) {
-    const Queued& item = client.queue.front();
-    if (!stale(item)) {
-      if (item.session->known_at(n)) return &item;
-      settle(*item.session, place(*item.session, item.number));
-    }
-    leave_queue(item);
-    client.queue.pop_front();
-  }
-  return nullptr;
-}
-
-RequestTable::Cut RequestTable::cut(Seq n, std::uint32_t requests_max, std::uint64_t bytes_max) {
-  Cut out;
-  const std::size_t expected = std::min<std::size_t>(queued_, requests_max);
-  out.references.reserve(expected);
-  out.bodies.reserve(expected);
-  std::uint64_t bytes = 0;
-  while (out.references.size() < requests_max && !ready_.empty()) {
-    Client& client = *ready_.front();
-    const Queued* item = head(client, n);
-    if (item == nullptr) {
-      client.ready = false;
-      ready_.pop_front();
-      continue;
-    }
-    Entry& entry = place(*item->session, item->number);
-    const std::uint64_t size = entry.request->op.size();
-    if (!out.references.empty() && bytes + size > bytes_max) break;
-    bytes += size;
-    unqueue(client, entry);
-    entry.in_queue = false;
-    entry.claimed_by = n.value;
-    entry.index = static_cast<std::uint32_t>(out.references.size());
-    out.references.push_back(reference_of(*entry.request));
-    out.bodies.push_back(entry.request);
-    client.queue.pop_front();
-    ready_.pop_front();
-    ready_.push_back(&client);
-  }
-  return out;
+// The entry's request, if any, leaves the table.
+void RequestTable::settle(Session& session, Entry& entry) {
+  if (!entry.request) return;
+  Client& client = *session.owner;
+  if (entry.claimed_by == 0) unqueue(client, entry);
+  const std::uint64_t size = entry.request->op.size();
+  --pending_;
+  client.bytes -= size;
+  bytes_ -= size;
+  if (--session.pending == 0) std::erase(client.live, &session);
+  entry.request.reset();
+  entry.vouchers = 0;
+  entry.asked = false;
 }
 
 // ---- claims ----------------------------------------------------------------------------------------------------
@@ -291,7 +304,6 @@ Refusal RequestTable::claim(Seq n, const std::vector<Reference>& references, std
     }
     if (!bodies[i]) ++unvouched;
   }
-  if (strays.empty()) return Refusal::kNone;
   std::sort(strays.begin(), strays.end(), [](const Stray& a, const Stray& b) { return name_of(a) < name_of(b); });
   const auto twice = std::adjacent_find(strays.begin(), strays.end(),
                                         [](const Stray& a, const Stray& b) { return name_of(a) == name_of(b); });
@@ -300,10 +312,34 @@ Refusal RequestTable::claim(Seq n, const std::vector<Reference>& references, std
     bodies.clear();
     return Refusal::kDuplicate;
   }
+  add_strays(n, std::move(strays));
+  return Refusal::kNone;
+}
+
+void RequestTable::claim_chosen(Seq n, const std::vector<Reference>& references, std::vector<RequestPtr>& bodies,
+                                std::uint32_t& unvouched) {
+  ZZ_ASSERT(n.value != 0);
+  bodies.assign(references.size(), nullptr);
+  unvouched = 0;
+  std::vector<Stray> strays;
+  for (std::uint32_t i = 0; i < references.size(); ++i) {
+    RequestPtr claimed_body;
+    static_cast<void>(claim_one(n, i, references[i], claimed_body, strays));  // what it refuses, it leaves as it is
+    bodies[i] = find(references[i]);
+    if (!bodies[i]) ++unvouched;
+  }
+  // Of one that the batch names twice, the first counts.
+  std::stable_sort(strays.begin(), strays.end(),
+                   [](const Stray& a, const Stray& b) { return name_of(a) < name_of(b); });
+  add_strays(n, std::move(strays));
+}
+
+// Requires them in order, and none of batch n yet.
+void RequestTable::add_strays(Seq n, std::vector<Stray>&& strays) {
+  if (strays.empty()) return;
   const auto at = std::lower_bound(strays_.begin(), strays_.end(), n,
                                    [](const Strays& group, Seq wanted) { return group.n < wanted; });
   strays_.insert(at, Strays{n, std::move(strays)});
-  return Refusal::kNone;
 }
 
 void RequestTable::release_first(Seq n, const std::vector<Reference>& references, std::size_t count) {
@@ -330,22 +366,12 @@ void RequestTable::drop_strays(Seq n) {
 
 // ---- delivery --------------------------------------------------------------------------------------------------
 
-// The entry's request, if any, leaves the table.
-void RequestTable::settle(Session& session, Entry& entry) {
-  if (!entry.request) return;
-  Client& client = *session.owner;
-  if (entry.claimed_by == 0) unqueue(client, entry);
-  const std::uint64_t size = entry.request->op.size();
-  --pending_;
-  client.bytes -= size;
-  bytes_ -= size;
-  if (--session.pending == 0) --client.live;
-  entry.request.reset();
-}
-
 void RequestTable::mark_delivered(Seq n, Session& session, std::uint64_t number) {
-  if (session.last_use == 0 && ++session.owner->ordered > limits_.client_sessions_max) {
-    evict_oldest(n, *session.owner);
+  if (number <= session.low) return;
+  if (const Entry* known = peek(session, number); known != nullptr && known->delivered) return;
+  if (session.last_use == 0) {
+    if (session.owner->ordered.size() == limits_.client_sessions_max) evict_oldest(n, *session.owner);
+    session.owner->ordered.push_back(&session);
   }
   session.last_use = ++position_;
   if (!in_window(session, number)) return;  // only when more than f nodes are faulty
@@ -361,18 +387,13 @@ void RequestTable::mark_delivered(Seq n, Session& session, std::uint64_t number)
   }
 }
 
-// By the order alone, so that every node evicts the same session at the same place. `session` with last_use 0 is the
-// one that needs the room.
+// By the order alone, so that every node evicts the same session at the same place.
 void RequestTable::evict_oldest(Seq n, Client& client) {
-  Session* oldest = nullptr;
-  for (const auto& session : client.sessions) {
-    if (session->last_use == 0 || session->dies_at != 0) continue;
-    if (oldest == nullptr || session->last_use < oldest->last_use) oldest = session.get();
-  }
-  ZZ_ASSERT(oldest != nullptr);
-  oldest->dies_at = n.value + kWindow;
-  --client.ordered;
-  deaths_.push_back({oldest->dies_at, client.id, oldest->id});
+  const auto oldest = std::min_element(client.ordered.begin(), client.ordered.end(),
+                                       [](const Session* a, const Session* b) { return a->last_use < b->last_use; });
+  (*oldest)->dies_at = n.value + limits_.window;
+  deaths_.push_back({(*oldest)->dies_at, client.id, (*oldest)->id});
+  client.ordered.erase(oldest);
 }
 
 // Forgets the sessions that batches from n on know nothing of.
@@ -381,11 +402,8 @@ void RequestTable::bury(Seq n) {
     const Death death = deaths_.front();
     deaths_.pop_front();
     Session& session = *find_session(death.client, death.session);
-    Client& client = *session.owner;
     for (Entry& entry : session.ring) settle(session, entry);
-    std::erase_if(client.queue, [&session](const Queued& item) { return item.session == &session; });
-    last_ = nullptr;
-    std::erase_if(client.sessions, [&session](const auto& s) { return s.get() == &session; });
+    forget(session);
   }
 }
 
@@ -395,6 +413,7 @@ void RequestTable::deliver(Seq n, const std::vector<Reference>& references) {
     Session* session = find_session(reference.client, reference.session);
     if (session == nullptr) session = &open_session(client_of(reference.client), reference.session);
     mark_delivered(n, *session, reference.number.value);
+    if (!vouches_.empty()) vouches_.erase(reference.client, reference.session, reference.number);
   }
   if (!strays_.empty()) drop_strays(n);
 }

@@ -1,26 +1,35 @@
 #include "agreement/service_instance.hpp"
 
 #include <algorithm>
+#include <bit>
 
 namespace zz::agreement {
 
 namespace {
 
-// Closed batches that stay in the ordering core for peers that reconnect (Replica::peer_up).
-constexpr std::uint64_t kClosedKept = kWindow / 4;
+// FETCH-ORDERs of one node that are answered between two ticks: an answer is up to kAnswerBytesMax long.
+constexpr std::uint32_t kOrdersPerTick = 4;
 
 ReplicaConfig replica_config(const crypto::ClusterFile& cluster, ServiceId service, NodeId self) {
   ReplicaConfig config;
   config.service = service;
   config.self = self;
   config.f = cluster.f;
+  config.window = cluster.limits.window_batches;
   config.batch_requests_max = cluster.limits.batch_requests_max;
   config.batch_bytes_max = cluster.limits.batch_bytes_max;
   config.client_window = cluster.limits.client_window;
   config.client_sessions_max = cluster.limits.client_sessions_max;
   config.clock_bound = Micros{std::int64_t{cluster.timing.clock_bound_ms} * 1'000};
   config.body_timeout = Micros{std::int64_t{cluster.timing.body_timeout_ms} * 1'000};
+  config.view_timeout = Micros{std::int64_t{cluster.timing.view_timeout_ms} * 1'000};
+  config.view_timeout_max = Micros{std::int64_t{cluster.timing.view_timeout_max_ms} * 1'000};
+  config.progress = Micros{std::int64_t{cluster.timing.progress_ms} * 1'000};
   return config;
+}
+
+CheckpointRules checkpoint_rules(const crypto::Limits& limits) {
+  return {limits.checkpoint_batches, limits.checkpoint_requests, limits.checkpoint_bytes};
 }
 
 ReplyBookConfig book_config(const crypto::ClusterFile& cluster, NodeId self) {
@@ -30,6 +39,7 @@ ReplyBookConfig book_config(const crypto::ClusterFile& cluster, NodeId self) {
   config.f = cluster.f;
   config.client_window = cluster.limits.client_window;
   config.sessions_max = cluster.limits.sessions_max;
+  config.client_sessions_max = cluster.limits.client_sessions_max;
   return config;
 }
 
@@ -41,10 +51,26 @@ ServiceInstance::ServiceInstance(const crypto::ClusterFile& cluster, ServiceId s
       service_(service),
       self_(self),
       outlet_(outlet),
+      authority_(cluster, service, self, key),
       oversight_(cluster, service, self, key, observer),
-      replica_(replica_config(cluster, service, self), oversight_, observer),
+      replica_(replica_config(cluster, service, self), authority_, oversight_, observer),
       log_(cluster.limits.history_bytes_max),
-      book_(book_config(cluster, self)) {}
+      book_(book_config(cluster, self)),
+      checkpoints_(checkpoint_rules(cluster.limits), service, self, cluster.f, authority_, observer),
+      catch_up_(self, cluster.n(), Micros{std::int64_t{cluster.timing.body_timeout_ms} * 1'000}, authority_),
+      helped_(cluster.n()) {}
+
+// The order is told anew to everything that follows from it. What executors voted is theirs to say again.
+void ServiceInstance::restore(const Recovered& recovered) {
+  replica_.restore(recovered);
+  learner_ = recovered.learner;
+  checkpoints_.set_silent(learner_);
+  if (learner_) outlet_.persist(service_, LearnerRecord{true});
+  if (recovered.stable) static_cast<void>(checkpoints_.step(recovered.stable));
+  for (const CertificatePtr& certificate : recovered.certificates) checkpoints_.keep(certificate);
+  static_cast<void>(run_ordering());
+  static_cast<void>(checkpoints_.take_output());  // it is what the log says
+}
 
 Refusal ServiceInstance::step(const crypto::Peer& from, Message& message) {
   switch (from.role) {
@@ -68,7 +94,76 @@ Refusal ServiceInstance::from_node(NodeId node, Message& message) {
   if (auto* m = std::get_if<FetchBodies>(&message.body)) return replica_.step(node, *m);
   if (auto* m = std::get_if<Bodies>(&message.body)) return replica_.step(node, *m);
   if (auto* m = std::get_if<Suspect>(&message.body)) return oversight_.step(*m);
+  if (auto* m = std::get_if<Propose>(&message.body)) return replica_.step(node, *m);
+  if (auto* m = std::get_if<FetchHeaders>(&message.body)) return replica_.step(node, *m);
+  if (auto* m = std::get_if<Headers>(&message.body)) return replica_.step(node, *m);
+  if (auto* m = std::get_if<VouchQuery>(&message.body)) return replica_.step(node, *m);
+  if (auto* m = std::get_if<Vouched>(&message.body)) return replica_.step(node, *m);
+  if (auto* m = std::get_if<Progress>(&message.body)) return on_progress(node, *m);
+  if (auto* m = std::get_if<Checkpoint>(&message.body)) return checkpoints_.step(node, *m);
+  if (auto* m = std::get_if<Stable>(&message.body)) return checkpoints_.step(m->certificate);
+  if (auto* m = std::get_if<FetchOrder>(&message.body)) return on_fetch_order(node, *m);
+  if (auto* m = std::get_if<OrderProof>(&message.body)) {
+    const Refusal refusal = catch_up_.step(node, *m);
+    if (refusal == Refusal::kNone) checkpoints_.keep(m->certificate);
+    return refusal;
+  }
+  if (auto* m = std::get_if<Batch>(&message.body)) return catch_up_.step(node, *m);
+  if (auto* m = std::get_if<ViewChangePtr>(&message.body)) {
+    const Refusal refusal = replica_.step(node, *m);
+    if (refusal == Refusal::kNone && (*m)->stable) static_cast<void>(checkpoints_.step((*m)->stable));
+    return refusal;
+  }
+  if (auto* m = std::get_if<NewViewPtr>(&message.body)) {
+    const Refusal refusal = replica_.step(node, *m);
+    if (refusal != Refusal::kNone) return refusal;
+    for (const ViewChangePtr& change : (*m)->proof) {
+      if (change->stable) static_cast<void>(checkpoints_.step(change->stable));
+    }
+    return refusal;
+  }
   return Refusal::kWrongRole;
+}
+
+Refusal ServiceInstance::on_progress(NodeId node, const Progress& message) {
+  const Refusal refusal = replica_.step(node, message);
+  if (refusal != Refusal::kNone) return refusal;
+  if (learner_) review_learner(node, message);
+  Helped& helped = helped_[node.value];
+  const bool stays = helped.said == message.stable;
+  helped.said = message.stable;
+  const std::int64_t pause = std::int64_t{cluster_.timing.progress_ms} * 500;
+  if (helped.certificate_at && now_.value - helped.certificate_at->value < pause) return Refusal::kNone;
+  if (message.stable < stable()) {
+    helped.certificate_at = now_;
+    outlet_.to_node(node, wrap(Stable{checkpoints_.stable()}));
+  } else if (stays && message.stable == stable()) {
+    for (Checkpoint& mine : checkpoints_.own()) {
+      helped.certificate_at = now_;
+      outlet_.to_node(node, wrap(std::move(mine)));
+    }
+  }
+  return Refusal::kNone;
+}
+
+// What this node promised before it lost its log lies within a window of a checkpoint that was stable then, or within
+// two of any that 2f+1 others know now: f+1 of those who signed it are correct and have delivered it.
+void ServiceInstance::review_learner(NodeId node, const Progress& message) {
+  if (learner_free_at_) return;
+  if (message.stable <= stable()) learner_heard_ |= 1u << node.value;
+  if (static_cast<std::uint32_t>(std::popcount(learner_heard_)) < 2 * cluster_.f + 1) return;
+  learner_free_at_ = Seq{stable().value + 2 * std::uint64_t{cluster_.limits.window_batches}};
+}
+
+Refusal ServiceInstance::on_fetch_order(NodeId node, const FetchOrder& message) {
+  if (message.from.value == 0) return Refusal::kMalformed;
+  Helped& helped = helped_[node.value];
+  if (helped.orders >= kOrdersPerTick) return Refusal::kQuota;
+  ++helped.orders;
+  for (Body& body : answer_fetch_order(log_, checkpoints_, message, kAnswerBytesMax)) {
+    outlet_.to_node(node, wrap(std::move(body)));
+  }
+  return Refusal::kNone;
 }
 
 Refusal ServiceInstance::from_host(HostId host, Message& message) {
@@ -105,7 +200,7 @@ Refusal ServiceInstance::take_replies(Executor& executor, Replies message) {
   std::size_t bytes = 0;
   for (const Replies::Item& item : message.items) bytes += item.body.size();
   const bool in_order = executor.early.empty() || executor.early.back().n <= message.n;
-  if (!in_order || message.n.value - log_.last().value > kWindow) return Refusal::kOutOfWindow;
+  if (!in_order || message.n.value - log_.last().value > cluster_.limits.window_batches) return Refusal::kOutOfWindow;
   if (executor.early.size() >= kEarlyRepliesMax || bytes > kEarlyBytesMax - executor.early_bytes) {
     return Refusal::kQueueFull;
   }
@@ -183,12 +278,16 @@ void ServiceInstance::peer_down(const crypto::Peer& peer) {
 }
 
 void ServiceInstance::tick(Micros monotonic, Micros wall) {
-  replica_.tick(wall);
+  now_ = monotonic;
+  for (Helped& helped : helped_) helped.orders = 0;
+  replica_.tick(monotonic, wall);
   oversight_.tick(monotonic);
+  catch_up_.tick(monotonic);
 }
 
 bool ServiceInstance::run_ordering() {
   ReplicaOutput out = replica_.take_output();
+  for (const LogRecord& record : out.log) outlet_.persist(service_, record);
   for (Outgoing& outgoing : out.send) {
     const Message message = wrap(std::move(outgoing.body));
     if (outgoing.to) {
@@ -197,14 +296,20 @@ bool ServiceInstance::run_ordering() {
       outlet_.to_all_nodes(message);
     }
   }
-  for (const Delivery& batch : out.deliver) {
-    log_.append(batch);
-    agreeing_.emplace_back();
-    book_.open(batch);
-    oversight_.deliver(batch);
-  }
+  for (Delivery& batch : out.deliver) take_delivery(batch);
   if (!out.deliver.empty()) take_early_replies();
   return !out.send.empty() || !out.deliver.empty();
+}
+
+void ServiceInstance::take_delivery(Delivery& batch) {
+  log_.append(batch);
+  agreeing_.emplace_back();
+  book_.open(batch);
+  oversight_.deliver(batch);
+  std::uint64_t bytes = 0;
+  for (const RequestPtr& request : batch.requests) bytes += request->op.size();
+  checkpoints_.delivered(batch.header->n, batch.requests.size(), bytes, batch.history, oversight_.table_digest());
+  oversight_.presume_closed(std::min(stable(), batch.header->n));
 }
 
 bool ServiceInstance::run_oversight() {
@@ -216,15 +321,44 @@ bool ServiceInstance::run_oversight() {
     book_.close(*log_.at(closed.n).header, closed.replies);
     agreeing_[closed.n.value - 1] = std::move(closed.agreeing);
   }
-  const Seq closed = oversight_.closed_through();
-  if (closed.value > kClosedKept) {
-    replica_.set_low_watermark(std::max(replica_.low_watermark(), Seq{closed.value - kClosedKept}));
-  }
   if (out.table_changed) {
     outlet_.to_all_hosts(wrap(oversight_.notice()));
     outlet_.drop_stale_executors(service_);
   }
   return !out.propose.empty() || !out.closed.empty() || out.table_changed;
+}
+
+// Closed batches make checkpoints, checkpoints move h and lead nodes that are behind.
+bool ServiceInstance::run_checkpoints() {
+  while (checkpoints_.results_through() < oversight_.closed_through()) {
+    const Seq n = checkpoints_.results_through().next();
+    const std::optional<Digest> digest = oversight_.closed_digest(n);
+    if (!digest) break;  // closed by others before a restart: the next certificate leads on
+    checkpoints_.closed(n, *digest);
+  }
+  CheckpointOutput out = checkpoints_.take_output();
+  for (Checkpoint& message : out.send) outlet_.to_all_nodes(wrap(std::move(message)));
+  if (out.stable) {
+    outlet_.persist(service_, StableRecord{out.stable});
+    replica_.set_stable(out.stable);
+  }
+  oversight_.presume_closed(std::min(stable(), log_.last()));
+  if (learner_free_at_ && stable() >= *learner_free_at_) {
+    learner_ = false;
+    learner_free_at_.reset();
+    outlet_.persist(service_, LearnerRecord{false});
+    replica_.set_learner(false);
+    checkpoints_.set_silent(false);
+  }
+  return !out.send.empty() || out.stable;
+}
+
+bool ServiceInstance::run_catch_up() {
+  catch_up_.at(replica_.last_delivered(), replica_.history(), stable());
+  CatchUpOutput out = catch_up_.take_output();
+  for (auto& [node, wish] : out.ask) outlet_.to_node(node, wrap(wish));
+  for (const Batch& batch : out.batches) replica_.adopt(batch);
+  return !out.batches.empty();
 }
 
 void ServiceInstance::fetch_replies(FetchReplies wanted) {
@@ -258,7 +392,9 @@ void ServiceInstance::run() {
   bool busy = true;
   while (busy) {
     busy = run_ordering();
+    busy = run_checkpoints() || busy;  // before oversight looks for trouble: others may have closed what came late
     busy = run_oversight() || busy;
+    busy = run_catch_up() || busy;
   }
   run_replies();
   run_streams();

@@ -1,13 +1,18 @@
 #pragma once
 
-// ServiceInstance: everything one agreement node holds for one service, without IO. It wires the two cores to
-// the order log and the reply book, and turns their outputs into messages for named peers. One thread.
+// ServiceInstance: everything one agreement node holds for one service, without IO. It wires the cores (ordering,
+// oversight, checkpoints, catch-up) to the order log and the reply book, and turns their outputs into messages for
+// named peers and records for the durable log. One thread.
 
 #include <deque>
 #include <map>
 #include <optional>
 #include <vector>
 
+#include "agreement/authority.hpp"
+#include "agreement/catch_up.hpp"
+#include "agreement/checkpoint_book.hpp"
+#include "agreement/log_record.hpp"
 #include "agreement/messages.hpp"
 #include "agreement/order_log.hpp"
 #include "agreement/oversight.hpp"
@@ -34,6 +39,9 @@ class Outlet {
   [[nodiscard]] virtual std::size_t queued_bytes(ServiceId service, SlotId slot, Incarnation incarnation) const = 0;
   // Channels of incarnations of this service that are no longer current must go.
   virtual void drop_stale_executors(ServiceId service) = 0;
+  // To be written to the durable log. What is_promise() must be on disk before any message leaves that was given to
+  // this outlet after it; implementations hold the messages of a turn back and sync once.
+  virtual void persist(ServiceId service, const LogRecord& record) = 0;
 };
 
 class ServiceInstance {
@@ -41,6 +49,9 @@ class ServiceInstance {
   // All references must outlive it.
   ServiceInstance(const crypto::ClusterFile& cluster, ServiceId service, NodeId self, const crypto::SecretKey& key,
                   Observer& observer, Outlet& outlet);
+
+  // What the durable log held; before anything else is called.
+  void restore(const Recovered& recovered);
 
   // One message from an authenticated peer. Anything but kNone changed nothing.
   Refusal step(const crypto::Peer& from, Message& message);
@@ -53,6 +64,10 @@ class ServiceInstance {
   [[nodiscard]] const Oversight& oversight() const { return oversight_; }
   [[nodiscard]] const Replica& replica() const { return replica_; }
   [[nodiscard]] const OrderLog& log() const { return log_; }
+  [[nodiscard]] Seq stable() const { return stable_n(checkpoints_.stable()); }
+  // This node lost promises, and votes again only when everything it may have promised lies behind (docs/protocol.md
+  // §5).
+  [[nodiscard]] bool learner() const { return learner_; }
 
  private:
   // Reply bodies may overtake this node's own commit: kept per executor until the batch is delivered here.
@@ -66,6 +81,12 @@ class ServiceInstance {
   };
 
   Refusal from_node(NodeId node, Message& message);
+  Refusal on_progress(NodeId node, const Progress& message);
+  Refusal on_fetch_order(NodeId node, const FetchOrder& message);
+  void take_delivery(Delivery& batch);
+  void review_learner(NodeId node, const Progress& message);
+  bool run_checkpoints();
+  bool run_catch_up();
   Refusal from_host(HostId host, Message& message);
   Refusal from_executor(const crypto::Peer& peer, Message& message);
   Refusal from_client(ClientId client, Message& message);
@@ -84,11 +105,24 @@ class ServiceInstance {
   ServiceId service_;
   NodeId self_;
   Outlet& outlet_;
+  Authority authority_;
   Oversight oversight_;
   Replica replica_;
   OrderLog log_;
   ReplyBook book_;
-  std::map<SlotId, Executor> executors_;       // with a channel to us
+  CheckpointBook checkpoints_;
+  CatchUp catch_up_;
+  Micros now_;
+  struct Helped {  // one node that is behind
+    std::optional<Micros> certificate_at;
+    std::uint32_t orders = 0;  // answered since the last tick
+    Seq said;  // its stable checkpoint, by its last PROGRESS
+  };
+  std::vector<Helped> helped_;  // by node
+  bool learner_ = false;
+  std::uint32_t learner_heard_ = 0;       // bit per node: knows of no stable checkpoint that this node does not
+  std::optional<Seq> learner_free_at_;    // once the stable checkpoint is here, no old promise of this node matters
+  std::map<SlotId, Executor> executors_;  // with a channel to us
   std::vector<std::vector<SlotId>> agreeing_;  // [n - 1]: who can be asked for reply bodies; empty while open
   std::size_t fetch_turn_ = 0;                 // rotates the slot that is asked
 };

@@ -29,11 +29,11 @@ bool VoteSet::has(NodeId from, const Digest& digest) const {
   return (voted_ >> from.value & 1u) != 0 && digests_[from.value] == digest;
 }
 
-SlotLog::SlotLog() : slots_(kWindow) {}
+SlotLog::SlotLog(std::uint32_t window) : slots_(window) { ZZ_ASSERT(window > 0); }
 
 Slot& SlotLog::at(Seq n, View view) {
   ZZ_ASSERT(in_window(n));
-  Slot& slot = slots_[n.value % kWindow];
+  Slot& slot = slots_[n.value % slots_.size()];
   if (slot.n.value == 0) {
     slot.n = n;
     slot.view = view;
@@ -44,60 +44,74 @@ Slot& SlotLog::at(Seq n, View view) {
 
 Slot* SlotLog::find(Seq n) {
   if (!in_window(n)) return nullptr;
-  Slot& slot = slots_[n.value % kWindow];
+  Slot& slot = slots_[n.value % slots_.size()];
   return slot.n == n ? &slot : nullptr;
 }
 
 void SlotLog::fill(Slot& slot, HeaderPtr header, const Digest& digest) {
   ZZ_ASSERT(slot.phase == Phase::kEmpty && slot.bodies.size() == header->references.size());
+  ZZ_ASSERT(!slot.chosen || slot.digest == digest);
   slot.header = std::move(header);
   slot.digest = digest;
   slot.phase = Phase::kPrePrepared;
   slot.by_request.clear();
+  if (slot.chosen) chosen_time_ = std::max(chosen_time_, slot.header->time);
   top_ = std::max(top_, slot.n);
 }
 
 bool SlotLog::time_fits(Seq n, Micros time, Seq delivered, Micros delivered_time) {
-  Micros below = delivered_time;
+  Micros below = std::max(delivered_time, chosen_time_);
   for (std::uint64_t i = n.value - 1; i > delivered.value; --i) {
     const Slot* slot = find(Seq{i});
-    if (slot == nullptr || !slot->header) continue;
-    below = slot->header->time;
+    if (slot == nullptr || !slot->header || slot->chosen) continue;
+    below = std::max(below, slot->header->time);
     break;
   }
   if (time <= below) return false;
   for (std::uint64_t i = n.value + 1; i <= top_.value; ++i) {
     const Slot* slot = find(Seq{i});
-    if (slot != nullptr && slot->header) return time < slot->header->time;
+    if (slot != nullptr && slot->header) return slot->chosen || time < slot->header->time;
   }
   return true;
+}
+
+Micros SlotLog::last_time(Micros delivered_time) {
+  Micros last = std::max(delivered_time, chosen_time_);
+  for (std::uint64_t i = top_.value; i > low_.value; --i) {
+    const Slot* slot = find(Seq{i});
+    if (slot == nullptr || !slot->header || slot->chosen) continue;
+    return std::max(last, slot->header->time);
+  }
+  return last;
+}
+
+void SlotLog::reset(Slot& slot) {
+  slot.n = Seq{};
+  slot.phase = Phase::kEmpty;
+  slot.prepares.clear();
+  slot.commits.clear();
+  slot.header.reset();
+  slot.bodies.clear();  // keeps the capacity
+  slot.by_request.clear();
+  slot.missing = slot.unvouched = slot.empty = 0;
+  slot.clock_ok = slot.fetching = slot.chosen = false;
 }
 
 void SlotLog::set_low(Seq n) {
   ZZ_ASSERT(n >= low_);
   const std::uint64_t first = low_.value + 1;
-  const std::uint64_t last = std::min(n.value, low_.value + kWindow);
-  for (std::uint64_t i = first; i <= last; ++i) {
-    Slot& slot = slots_[i % kWindow];
-    std::vector<RequestPtr> bodies = std::move(slot.bodies);
-    std::vector<std::uint32_t> by_request = std::move(slot.by_request);
-    bodies.clear();
-    by_request.clear();
-    slot.n = Seq{};
-    slot.phase = Phase::kEmpty;
-    slot.prepares.clear();
-    slot.commits.clear();
-    slot.header.reset();
-    slot.bodies = std::move(bodies);  // keeps the capacity
-    slot.by_request = std::move(by_request);
-    slot.missing = slot.unvouched = slot.empty = 0;
-    slot.clock_ok = slot.fetching = false;
-  }
+  const std::uint64_t last = std::min(n.value, low_.value + slots_.size());
+  for (std::uint64_t i = first; i <= last; ++i) reset(slots_[i % slots_.size()]);
   low_ = n;
   top_ = std::max(top_, n);
 }
 
-// The reference's index, or the number of references when it is not in the slot.
+void SlotLog::clear(Seq top) {
+  for (Slot& slot : slots_) reset(slot);
+  top_ = std::max(low_, top);
+  chosen_time_ = Micros{};
+}
+
 std::size_t SlotLog::index_of(Slot& slot, const Reference& reference) {
   const std::vector<Reference>& all = slot.header->references;
   if (slot.by_request.size() != all.size()) {

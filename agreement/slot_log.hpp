@@ -1,12 +1,13 @@
 #pragma once
 
-// SlotLog: the sequence numbers (h, h + kWindow] at one node, and what was said about each of them (docs/protocol.md
+// SlotLog: the sequence numbers (h, h + window] at one node, and what was said about each of them (docs/protocol.md
 // §5). A part of Replica; one thread, no IO.
 //
 // Invariants:
 //  1. A slot's phase only rises while its view stays, so committed implies prepared implies accepted implies
 //     pre-prepared.
-//  2. The agreed times of the pre-prepared slots increase with n (Replica asks time_fits before it fills a slot).
+//  2. The times of the slots that the view's primary proposed increase with n, and exceed those of the chosen ones
+//     (Replica asks time_fits before it fills a slot). Chosen ones have whatever times their views gave them.
 //  3. A sender has at most one PREPARE and one COMMIT per slot and view; the first one stays.
 
 #include <array>
@@ -14,7 +15,6 @@
 #include <vector>
 
 #include "agreement/messages.hpp"
-#include "agreement/replica.hpp"
 #include "base/refusal.hpp"
 #include "crypto/cluster.hpp"
 
@@ -52,7 +52,8 @@ struct Slot {
   VoteSet prepares;  // of all but the primary
   VoteSet commits;
 
-  HeaderPtr header;  // from kPrePrepared on, as all below
+  bool chosen = false;  // by the NEW-VIEW: `digest` is known from the start, the header may have to be fetched
+  HeaderPtr header;     // from kPrePrepared on, as all below
   Digest digest;
   std::vector<RequestPtr> bodies;  // per reference; null: not at hand
   std::uint32_t missing = 0;       // nulls in bodies
@@ -70,22 +71,33 @@ struct Slot {
 
 class SlotLog {
  public:
-  SlotLog();
+  explicit SlotLog(std::uint32_t window);
 
+  [[nodiscard]] std::uint32_t window() const { return static_cast<std::uint32_t>(slots_.size()); }
   [[nodiscard]] Seq low() const { return low_; }
   // The highest n with a pre-prepare so far, or low().
   [[nodiscard]] Seq top() const { return top_; }
-  [[nodiscard]] bool in_window(Seq n) const { return n > low_ && n.value - low_.value <= kWindow; }
+  [[nodiscard]] bool in_window(Seq n) const { return n > low_ && n.value - low_.value <= slots_.size(); }
   // Requires in_window(n). Opens the slot in `view` if it is unused.
   Slot& at(Seq n, View view);
   // Null outside the window and for unused slots.
   [[nodiscard]] Slot* find(Seq n);
-  // Requires an open, empty slot with n, header, digest and bodies of the proposal, and time_fits.
+  // Requires an open, empty slot with n, header, digest and bodies of the proposal, and time_fits unless it is chosen.
   void fill(Slot& slot, HeaderPtr header, const Digest& digest);
-  // Between the nearest pre-prepared neighbours; `delivered` and its time stand for all slots up to it.
+  // Later than the chosen ones and between the nearest proposed neighbours; `delivered` and its time stand for all
+  // slots up to it.
   [[nodiscard]] bool time_fits(Seq n, Micros time, Seq delivered, Micros delivered_time);
+  // The latest time of `delivered_time` and all slots that are filled.
+  [[nodiscard]] Micros last_time(Micros delivered_time);
   // Requires n >= low(). Slots up to n are forgotten.
   void set_low(Seq n);
+  // All slots become unused, and top() is `top`, at least low(): a view change.
+  void clear(Seq top);
+  // The next own proposal comes after `top` at least.
+  void set_top(Seq top) { top_ = std::max(top_, top); }
+
+  // The reference's index in the slot's header, or the number of references when it is not there.
+  [[nodiscard]] static std::size_t index_of(Slot& slot, const Reference& reference);
 
   // Finds bodies in the slots. One search serves a series of references in the order of one batch: it looks through
   // the whole log once, then only where the first one was.
@@ -102,11 +114,12 @@ class SlotLog {
   };
 
  private:
-  [[nodiscard]] static std::size_t index_of(Slot& slot, const Reference& reference);
+  static void reset(Slot& slot);
 
   Seq low_;
   Seq top_;
-  std::vector<Slot> slots_;  // [n % kWindow]
+  Micros chosen_time_;       // the latest of the chosen slots in this view
+  std::vector<Slot> slots_;  // [n % window]
 };
 
 }  // namespace zz::agreement

@@ -4,6 +4,7 @@
 #include <array>
 
 #include "base/assert.hpp"
+#include "crypto/digest.hpp"
 
 namespace zz::agreement {
 namespace {
@@ -79,6 +80,8 @@ bool SlotTable::apply(Seq n, const EpochChange& change) {
   epoch_ = change.epoch;
   changed_at_ = n;
   changes_.push_back({n, epoch_});
+  crypto::DigestWriter changes("zz epochs");
+  changes_digest_ = changes.digest(changes_digest_).id(n).id(epoch_).finish();
   return true;
 }
 
@@ -114,7 +117,6 @@ bool SlotTable::applies(const Join& join) const {
   if (join.service != service_ || !known(join.slot)) return false;
   const Entry& entry = entries_[join.slot.value];
   if (join.incarnation <= entry.evicted_through || join.incarnation <= entry.incarnation) return false;
-  if (is_active(join.slot) && entry.incarnation.value != 0) return false;
   const auto holder = holder_of(join.key);
   return !holder || holder->first == join.slot;
 }
@@ -150,6 +152,15 @@ std::optional<std::pair<SlotId, Incarnation>> SlotTable::holder_of(const crypto:
     }
   }
   return std::nullopt;
+}
+
+Digest SlotTable::digest() const {
+  crypto::DigestWriter out("zz slot table");
+  out.id(service_).u64(f_).u64(g_).id(epoch_).id(changed_at_).u64(active_).digest(changes_digest_);
+  for (const Entry& entry : entries_) {
+    out.id(entry.incarnation).id(entry.evicted_through).bytes(entry.key.bytes);
+  }
+  return out.finish();
 }
 
 EpochNotice SlotTable::notice() const {

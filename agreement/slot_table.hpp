@@ -54,7 +54,8 @@ class SlotTable {
   // Epoch is the next one; the evicted are current incarnations; the active ones are joined, not evicted, and
   // either were active or are named in a carried suspect's `agreeing`; nobody else leaves the active set.
   [[nodiscard]] bool applies(const EpochChange& change) const;
-  // The incarnation is newer than all before it, its key is nobody else's, and no active slot is replaced alive.
+  // The incarnation is newer than all before it, and its key is nobody else's. An active slot stays active: its own
+  // host says that the life before is over.
   [[nodiscard]] bool applies(const Join& join) const;
   // The active set after `evicted` are gone: those that stay, filled up in ascending order with joined slots
   // that the proof says agree, first those that f+1 signers name. Nothing when that does not make g+1.
@@ -78,6 +79,8 @@ class SlotTable {
   }
   [[nodiscard]] std::optional<std::pair<SlotId, Incarnation>> holder_of(const crypto::PublicKey& key) const;
   [[nodiscard]] EpochNotice notice() const;
+  // Of all that decides what the table says and does from here on, earlier epochs' bounds included.
+  [[nodiscard]] Digest digest() const;
 
  private:
   struct Entry {
@@ -98,6 +101,7 @@ class SlotTable {
   SlotMask active_;
   std::vector<Entry> entries_;   // by slot
   std::vector<Change> changes_;  // ascending
+  Digest changes_digest_;        // of the whole list
 };
 
 }  // namespace zz::agreement

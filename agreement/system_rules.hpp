@@ -14,6 +14,12 @@ class SystemRules {
  public:
   virtual ~SystemRules() = default;
   [[nodiscard]] virtual Refusal admissible(const SystemOp& op) const = 0;
+  // Whether it would change anything at this place of the order: only such an operation is worth proposing. Never asked
+  // of a proposal.
+  [[nodiscard]] virtual bool applies(const SystemOp& op) const {
+    static_cast<void>(op);
+    return true;
+  }
 };
 
 }  // namespace zz::agreement

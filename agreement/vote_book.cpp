@@ -15,6 +15,7 @@ void VoteBook::open(Seq n, std::uint32_t references, Micros now) {
   Ballot& ballot = ballots_.emplace_back();
   ballot.references = references;
   ballot.opened_at = now;
+  references_held_ += references;
   digests_.emplace_back();
   trim();
 }
@@ -23,6 +24,26 @@ bool VoteBook::is_closed(Seq n) const {
   if (n <= closed_through_) return true;
   const Ballot* ballot = find(n);
   return ballot != nullptr && ballot->closed;
+}
+
+std::optional<Digest> VoteBook::closed_digest(Seq n) const {
+  if (n.value == 0 || n > last_opened() || digests_[n.value - 1].is_zero()) return std::nullopt;
+  return digests_[n.value - 1];
+}
+
+void VoteBook::presume_closed(Seq n) {
+  ZZ_ASSERT(n <= last_opened());
+  if (n <= closed_through_) return;
+  for (Seq i = closed_through_.next(); i <= n; i = i.next()) find(i)->presumed = !find(i)->closed;
+  closed_through_ = n;
+  extend_closed_through();
+  trim();
+}
+
+void VoteBook::extend_closed_through() {
+  while (closed_through_ < last_opened() && is_closed(closed_through_.next())) {
+    closed_through_ = closed_through_.next();
+  }
 }
 
 Ballot* VoteBook::find(Seq n) {
@@ -66,14 +87,19 @@ VoteBook::Cast VoteBook::cast(SlotId slot, Seq n, std::vector<Digest>&& replies,
   last_vote_[slot.value] = std::max(last_vote_[slot.value], n);
   if (ballot->hung) return {Refusal::kNone, Effect::kCounted, {}};
   if (size_of(candidate.voters) > g_) return close(*ballot, n, choice, now);
-  if (ballot->voted != all_) return {Refusal::kNone, Effect::kCounted, {}};
+  if (ballot->voted != all_ || ballot->presumed) return {Refusal::kNone, Effect::kCounted, {}};
   ballot->hung = true;
   return {Refusal::kNone, Effect::kHung, {}};
 }
 
 VoteBook::Cast VoteBook::cast_on_closed(SlotId slot, Seq n, const std::vector<Digest>& replies, Ballot* ballot) {
   const bool again = ballot != nullptr ? contains(ballot->voted, slot) : n <= last_vote_[slot.value];
-  const bool equal = vote_digest(n, replies) == closed_digest(n);
+  const auto closing = closed_digest(n);
+  if (!closing) {  // presumed closed long ago
+    last_vote_[slot.value] = std::max(last_vote_[slot.value], n);
+    return {again ? Refusal::kDuplicate : Refusal::kNone, again ? Effect::kNone : Effect::kCounted, {}};
+  }
+  const bool equal = vote_digest(n, replies) == *closing;
   last_vote_[slot.value] = std::max(last_vote_[slot.value], n);
   if (ballot != nullptr) {
     ballot->voted |= bit_of(slot);
@@ -96,9 +122,7 @@ VoteBook::Cast VoteBook::close(Ballot& ballot, Seq n, std::size_t winner, Micros
   ballot.closed = true;
   ballot.closed_at = now;
   ballot.candidates = std::vector<Ballot::Candidate>();
-  while (closed_through_ < last_opened() && is_closed(closed_through_.next())) {
-    closed_through_ = closed_through_.next();
-  }
+  extend_closed_through();
   return out;
 }
 
@@ -128,23 +152,32 @@ std::optional<VoteBook::Debt> VoteBook::owed(SlotId slot) const {
   for (std::size_t i = 0; i < ballots_.size(); ++i) {
     const Seq n{first_held().value + i};
     const Ballot& ballot = ballots_[i];
-    if (ballot.closed && n > owes_after_[slot.value] && !contains(ballot.voted, slot)) return Debt{n, ballot.closed_at};
+    if (!ballot.closed || ballot.presumed || contains(ballot.voted, slot)) continue;
+    if (n > owes_after_[slot.value]) return Debt{n, ballot.closed_at};
   }
   return std::nullopt;
 }
 
 // Nobody owes a vote for it any more.
 bool VoteBook::settled(const Ballot& ballot, Seq n) const {
-  if (!ballot.closed) return false;
+  if (ballot.presumed) return true;
   const SlotMask missing = without(owing_, ballot.voted);
   if (missing == 0) return true;
   const std::vector<SlotId> slots = slots_of(missing);
   return std::all_of(slots.begin(), slots.end(), [&](SlotId slot) { return n <= owes_after_[slot.value]; });
 }
 
+bool VoteBook::droppable(const Ballot& ballot, Seq n) const {
+  if (!ballot.closed) {
+    const bool held_long = last_opened().value - n.value >= kPresumedMax || references_held_ > kPresumedDigestsMax;
+    return ballot.presumed && held_long;
+  }
+  return ballots_.size() > kBallotsMax || settled(ballot, n);
+}
+
 void VoteBook::trim() {
-  while (ballots_.size() > 1 && ballots_.front().closed &&
-         (ballots_.size() > kBallotsMax || settled(ballots_.front(), first_held()))) {
+  while (ballots_.size() > 1 && droppable(ballots_.front(), first_held())) {
+    references_held_ -= ballots_.front().references;
     ballots_.pop_front();
   }
 }

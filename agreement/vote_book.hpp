@@ -11,8 +11,10 @@
 //  1. A batch closes at most once, with g+1 equal votes of distinct slots.
 //  2. A slot has at most one counted vote per open batch: the first.
 //  3. Reply digests are held only for open batches, one list per distinct vote.
-//  4. At most kBallotsMax closed ballots are held for slots that owe a vote; open ones are bounded by the window
-//     of the ordering core.
+//  4. At most kBallotsMax closed ballots are held for slots that owe a vote, and kPresumedMax presumed ones within
+//     kPresumedDigestsMax; open ones are bounded by the window of the ordering core.
+//  5. A batch that 2f+1 nodes have closed may be presumed closed here (presume_closed): nobody owes a vote for it, and
+//     without knowing how it was closed no vote for it is wrong. Votes may still close it in earnest while it is held.
 
 #include <array>
 #include <deque>
@@ -26,6 +28,9 @@
 namespace zz::agreement {
 
 inline constexpr std::size_t kBallotsMax = 16'384;
+// Batches that are only presumed closed are held as long as an executor may say its votes for them again.
+inline constexpr std::uint64_t kPresumedMax = 4'096;
+inline constexpr std::uint64_t kPresumedDigestsMax = std::uint64_t{1} << 18;  // from the oldest held ballot on
 
 // The votes for one batch.
 struct Ballot {
@@ -35,7 +40,8 @@ struct Ballot {
   };
   std::uint32_t references = 0;
   bool closed = false;
-  bool hung = false;  // every slot voted and no g+1 agree: it never closes
+  bool presumed = false;  // was open when it was presumed closed
+  bool hung = false;      // every slot voted and no g+1 agree: it never closes
   // Marks of the oversight core.
   bool sign_open = false;  // a sign of trouble was raised in this epoch and the batch is not closed
   bool diverged = false;   // reported as diverged and not yet as settled
@@ -56,7 +62,7 @@ class VoteBook {
 
   enum class Effect : std::uint8_t {
     kNone,     // nothing new
-    kCounted,  // for an open batch
+    kCounted,  // for a batch that is open, or whose closing is not known here
     kClosed,   // the vote made g+1 equal ones: `closing` is filled
     kHung,     // the vote was the last one and no g+1 agree
     kAgrees,   // equal to what was closed
@@ -76,6 +82,9 @@ class VoteBook {
   // not. Requires 1 <= n <= last_opened() and slot < 2g+1. Takes `replies` only if it has to keep them.
   Cast cast(SlotId slot, Seq n, std::vector<Digest>&& replies, Micros now);
 
+  // The batches up to n that are open count as closed. Requires n <= last_opened().
+  void presume_closed(Seq n);
+
   // The slot's incarnation is over: its votes for batches held here are as if never cast.
   void forget(SlotId slot);
   // The slot owes a vote for every batch above `after`; release() ends that.
@@ -85,36 +94,39 @@ class VoteBook {
   [[nodiscard]] Seq last_opened() const { return Seq{digests_.size()}; }
   [[nodiscard]] Seq closed_through() const { return closed_through_; }
   [[nodiscard]] Seq last_vote(SlotId slot) const { return last_vote_[slot.value]; }
-  // True for 0 too. Requires n <= last_opened().
+  // True for 0 and presumed ones too. Requires n <= last_opened().
   [[nodiscard]] bool is_closed(Seq n) const;
-  // The digest that closed n; requires is_closed(n) and n > 0.
-  [[nodiscard]] const Digest& closed_digest(Seq n) const { return digests_[n.value - 1]; }
-  // The slots whose votes equal the closing of n; 0 while open. For batches whose ballot is gone: the slots
-  // that voted for n or later, since slots vote in order (callers take the wrong ones away).
+  // The digest that closed n; nothing while it is open or only presumed closed.
+  [[nodiscard]] std::optional<Digest> closed_digest(Seq n) const;
+  // The slots whose votes equal the closing of n; 0 while open or only presumed closed. For batches whose ballot is
+  // gone: the slots that voted for n or later, since slots vote in order (callers take the wrong ones away).
   [[nodiscard]] SlotMask agreeing(Seq n) const;
-  // The ballot, while held: every batch above closed_through(), the last one, and one that was closed since the
-  // last open().
+  // The ballot, while held: every batch above closed_through(), the last one, one that was closed since the
+  // last open(), and the last kPresumedMax ones as far as they are only presumed closed.
   [[nodiscard]] Ballot* find(Seq n);
   [[nodiscard]] const Ballot* find(Seq n) const;
   struct Debt {
     Seq n;
     Micros closed_at;
   };
-  // The first closed batch for which this slot still owes its vote.
+  // The first closed batch, not presumed so, for which this slot still owes its vote.
   [[nodiscard]] std::optional<Debt> owed(SlotId slot) const;
 
  private:
   Cast cast_on_closed(SlotId slot, Seq n, const std::vector<Digest>& replies, Ballot* ballot);
   Cast close(Ballot& ballot, Seq n, std::size_t winner, Micros now);
   [[nodiscard]] bool settled(const Ballot& ballot, Seq n) const;
+  [[nodiscard]] bool droppable(const Ballot& ballot, Seq n) const;
+  void extend_closed_through();
   void trim();
   [[nodiscard]] Seq first_held() const { return Seq{digests_.size() - ballots_.size() + 1}; }
 
   std::uint32_t g_;
   SlotMask all_;
   std::deque<Ballot> ballots_;   // the last ones, up to last_opened()
-  std::vector<Digest> digests_;  // [n - 1]; zero while open
+  std::vector<Digest> digests_;  // [n - 1]; zero while open or only presumed closed
   Seq closed_through_;
+  std::uint64_t references_held_ = 0;  // of ballots_
   std::array<Seq, kSlotsMax> last_vote_{};
   std::array<Seq, kSlotsMax> owes_after_{};
   SlotMask owing_ = 0;

@@ -41,6 +41,7 @@ struct BenchFlags {
   std::uint32_t seconds = 10;
   std::uint32_t warmup = 2;
   std::uint32_t sessions = 0;  // 0: as many as keep half of each window free
+  std::string durability;      // of a cluster made for the run; empty: sync
   bool json = false;
 };
 
@@ -49,6 +50,7 @@ struct Report {
   std::uint64_t errors = 0;
   double seconds = 0;
   double cpu_us_per_op = 0;
+  crypto::Durability durability{};
   std::size_t daemons = 0;  // whose CPU is counted, besides this process
 };
 
@@ -186,6 +188,7 @@ Result<Report> measure(Loop& loop, const BenchFlags& flags, const std::string& d
 
   std::vector<pid_t> processes = daemons_of_cluster(dir);
   Report report;
+  report.durability = caller->cluster.durability;
   report.daemons = processes.size();
   processes.push_back(::getpid());
   KvLoad load(**client, caller->service.id, {flags.outstanding, flags.payload});
@@ -235,6 +238,7 @@ void print(const BenchFlags& flags, const Report& report) {
   out["seconds"] = rounded(report.seconds);
   out["outstanding"] = flags.outstanding;
   out["payload"] = flags.payload;
+  out["durability"] = crypto::to_string(report.durability);
   std::cout << out.dump() << std::endl;
 }
 
@@ -243,6 +247,9 @@ Result<void> run_bench(const BenchFlags& flags) {
   std::optional<TemporaryDirectory> temporary;
   std::unique_ptr<LocalRun> cluster;  // before `temporary` goes, so it is declared after it
   std::string dir = flags.dir;
+  if (!dir.empty() && !flags.durability.empty()) {
+    return Error{"--durability is for a cluster made for the run; the one of --dir has its own"};
+  }
   if (dir.empty()) {
     auto made = TemporaryDirectory::make();
     if (!made) return Error{made.error()};
@@ -252,6 +259,7 @@ Result<void> run_bench(const BenchFlags& flags) {
     options.dir = dir;
     options.name = "bench";
     options.service_name = flags.service;
+    options.durability = crypto::parse_durability(flags.durability).value_or(options.durability);
     if (auto written = make_local_cluster(options); !written) return Error{written.error()};
     auto started = LocalRun::start({.dir = dir, .progress = say, .cancelled = [&loop] { return loop.interrupted(); }});
     if (!started) return Error{started.error()};
@@ -290,6 +298,8 @@ void add_bench(CLI::App& app, int& exit_code) {
       ->capture_default_str();
   command->add_option("--sessions", flags->sessions, "client sessions (default: by --outstanding)")
       ->check(CLI::Range(1u, 4'096u));
+  command->add_option("--durability", flags->durability, "of a cluster made for the run (default: sync)")
+      ->check(CLI::IsMember({"sync", "async", "none"}));
   command->add_flag("--json", flags->json, "print the result as one JSON object");
   command->callback([flags, &exit_code] {
     const auto done = run_bench(*flags);

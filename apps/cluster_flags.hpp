@@ -19,6 +19,7 @@ struct ClusterFlags {
   std::string initial_state;
   std::string listen;  // empty: no wish
   bool allow_faults = false;
+  std::string durability = "sync";
 };
 
 void add_cluster_flags(CLI::App& command, ClusterFlags& flags);

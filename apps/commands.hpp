@@ -18,5 +18,6 @@ void add_call(CLI::App& app, int& exit_code);
 void add_bench(CLI::App& app, int& exit_code);
 void add_fault(CLI::App& app, int& exit_code);
 void add_demo(CLI::App& app, int& exit_code);
+void add_sim(CLI::App& app, int& exit_code);
 
 }  // namespace zz::apps

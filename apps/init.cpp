@@ -41,6 +41,12 @@ void add_cluster_flags(CLI::App& command, ClusterFlags& flags) {
   command.add_option("--initial-state", flags.initial_state, "directory that every replica starts with a copy of");
   command.add_option("--clients", flags.clients, "keys for clients besides operator and gateway");
   command.add_option("--listen", flags.listen, "ADDRESS:PORT of the HTTP gateway (port 0: any free one)");
+  command
+      .add_option(
+          "--durability", flags.durability,
+          "sync: promises are on disk before they are made; async: a power cut may lose them; none: kept in memory")
+      ->check(CLI::IsMember({"sync", "async", "none"}))
+      ->capture_default_str();
   command.add_flag("--allow-faults", flags.allow_faults, "let `zz fault` make replicas misbehave (tests only)");
 }
 
@@ -52,6 +58,7 @@ Result<LocalClusterOptions> to_options(const std::string& dir, const ClusterFlag
   options.g = flags.g;
   options.clients = flags.clients;
   options.allow_faults = flags.allow_faults;
+  options.durability = crypto::parse_durability(flags.durability).value_or(crypto::Durability::kSync);
   options.adapter = words.empty() ? "kv" : "http";
   options.command = words;
   options.initial_state = flags.initial_state;

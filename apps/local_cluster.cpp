@@ -25,7 +25,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::uint32_t kFixedClients = 2;  // operator and gateway
-constexpr const char* kSubdirectories[] = {"keys", "run", "log", "work"};
+constexpr const char* kSubdirectories[] = {"keys", "run", "log", "work", "data"};
 
 Result<void> write_file(const std::string& path, const std::string& text) {
   std::ofstream file(path, std::ios::binary | std::ios::trunc);
@@ -194,9 +194,10 @@ Result<void> fill(const LocalClusterOptions& options, crypto::ClusterFile& clust
   cluster.f = options.f;
   cluster.local = true;
   cluster.allow_faults = options.allow_faults;
+  cluster.durability = options.durability;
   cluster.limits = options.limits;
-  cluster.limits.sessions_max = std::max(
-      cluster.limits.sessions_max, (kFixedClients + options.clients) * cluster.limits.client_sessions_max);
+  cluster.limits.sessions_max =
+      std::max(cluster.limits.sessions_max, (kFixedClients + options.clients) * cluster.limits.client_sessions_max);
   cluster.timing = options.timing;
   randombytes_buf(cluster.id.bytes.data(), cluster.id.bytes.size());
   KeyMaker keys(options.dir, cluster.id);
@@ -238,6 +239,10 @@ Result<void> check_socket_room(const std::string& dir) {
 }
 
 }  // namespace
+
+std::string node_data_path(const std::string& dir, NodeId node) {
+  return fmt::format("{}/data/node-{}", dir, node.value);
+}
 
 std::string cluster_path(const std::string& dir) { return dir + "/cluster.toml"; }
 

@@ -43,6 +43,7 @@ void add_commands(CLI::App& app, int& exit_code, const std::vector<std::string>&
   add_bench(app, exit_code);
   add_fault(app, exit_code);
   add_demo(app, exit_code);
+  add_sim(app, exit_code);
 }
 
 std::string command_names(const CLI::App& app) {

@@ -78,10 +78,12 @@ void print_node_line(const json& service, std::uint32_t node, const json& answer
     slots += fmt::format(" {}:{}{}", shown(slot, "slot"), active ? "active" : "asleep",
                          active == connected ? "" : (connected ? "+connected" : "-lost"));
   }
-  out += fmt::format("  {:<6}{:>5}{:>9}{:>9}{:>9}{:>7}{:>13}{:>7}{:>11} {}\n", node, shown(service, "view"),
+  const std::string view = shown(service, "view") + (shown(service, "changing") == "true" ? "?" : "");
+  out += fmt::format("  {:<6}{:>5}{:>9}{:>9}{:>9}{:>9}{:>7}{:>13}{:>7}{:>11} {}{}\n", node, view,
                      shown(service, "primary"), shown(service, "ordered"), shown(service, "closed"),
-                     shown(service, "epoch"), shown(service, "divergences"), shown(service, "wakes"),
-                     shown(service, "evictions"), slots);
+                     shown(service, "stable"), shown(service, "epoch"), shown(service, "divergences"),
+                     shown(service, "wakes"), shown(service, "evictions"), slots,
+                     shown(service, "learner") == "true" ? "  LEARNER: lost its log, does not vote yet" : "");
 }
 
 void print_slots(const crypto::ServiceEntry& service, const ClusterStatus& status, const std::vector<HostAnswer>& hosts,
@@ -131,7 +133,7 @@ std::string table(const std::string& dir, const crypto::ClusterFile& cluster, co
     if (status.not_deterministic > 0) {
       out += fmt::format("  ALARM: {} batches without g+1 equal votes\n", status.not_deterministic);
     }
-    out += "  node   view  primary  ordered   closed  epoch  divergences  wakes  evictions  slots\n";
+    out += "  node   view  primary  ordered   closed   stable  epoch  divergences  wakes  evictions  slots\n";
     for (const crypto::NodeEntry& node : cluster.nodes) {
       const auto same = [&](const json& answer) { return shown(answer, "node") == std::to_string(node.id.value); };
       const auto found = std::find_if(answers.begin(), answers.end(), same);

@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <boost/asio/io_context.hpp>
 #include <cerrno>
 #include <chrono>
@@ -40,9 +41,13 @@ enum class Kind { kGateway, kHost, kNode };  // in the order of stopping
 
 struct Child {
   Kind kind;
-  HostId host;  // of a host daemon
-  ChildProcess process;
+  std::uint16_t id = 0;                // of a node or host
+  std::vector<std::string> arguments;  // without argv[0] and the directory
+  std::unique_ptr<ChildProcess> process;
   bool reported = false;
+  Clock::time_point started{};
+  unsigned failures = 0;                             // in a row
+  std::optional<Clock::time_point> restart_after{};  // nothing: it is not started again by itself
 };
 
 // Holds DIR/run/lock as long as it lives.
@@ -93,7 +98,15 @@ struct LocalRun::State {
     if (options.progress) options.progress(line);
   }
 
-  Result<void> launch(Kind kind, const std::string& name, std::vector<std::string> arguments, HostId host = {}) {
+  Result<void> launch(Kind kind, const std::string& name, std::vector<std::string> arguments, std::uint16_t id = 0) {
+    children.push_back({.kind = kind, .id = id, .arguments = std::move(arguments), .process = nullptr});
+    auto started = launch_again(children.back(), name);
+    if (!started) children.pop_back();
+    return started;
+  }
+
+  Result<void> launch_again(Child& child, const std::string& name) {
+    std::vector<std::string> arguments = child.arguments;
     arguments.insert(arguments.begin(), "zz");
     arguments.insert(arguments.end(), {"--dir", options.dir});
     Result<ChildProcess> started = ChildProcess::start({.name = name,
@@ -101,7 +114,10 @@ struct LocalRun::State {
                                                         .arguments = std::move(arguments),
                                                         .log = fmt::format("{}/log/{}.log", options.dir, name)});
     if (!started) return Error{started.error()};
-    children.push_back(Child{kind, host, std::move(started).value()});
+    child.process = std::make_unique<ChildProcess>(std::move(started).value());
+    child.reported = false;
+    child.started = Clock::now();
+    child.restart_after.reset();
     return {};
   }
 
@@ -109,7 +125,8 @@ struct LocalRun::State {
     say(fmt::format("starting {}", count(cluster.nodes.size(), "agreement node", "agreement nodes")));
     for (const crypto::NodeEntry& node : cluster.nodes) {
       const std::string id = std::to_string(node.id.value);
-      if (auto started = launch(Kind::kNode, "node-" + id, {"agreement", "--id", id}); !started) return started;
+      if (auto started = launch(Kind::kNode, "node-" + id, {"agreement", "--id", id}, node.id.value); !started)
+        return started;
     }
     std::set<HostId> hosts;
     std::size_t slots = 0;
@@ -121,7 +138,7 @@ struct LocalRun::State {
                     count(slots, "slot", "slots")));
     for (const HostId host : hosts) {
       const std::string id = std::to_string(host.value);
-      if (auto started = launch(Kind::kHost, "host-" + id, {"host", "--id", id}, host); !started) return started;
+      if (auto started = launch(Kind::kHost, "host-" + id, {"host", "--id", id}, host.value); !started) return started;
     }
     for (const crypto::ServiceEntry& service : cluster.services) {
       if (service.gateway.port == 0) continue;
@@ -136,13 +153,45 @@ struct LocalRun::State {
   // The first process that has ended by itself and was not told of yet, as one line.
   std::optional<std::string> next_death() {
     for (Child& child : children) {
-      if (child.reported || child.process.running()) continue;
+      if (child.reported || child.process->running()) continue;
       child.reported = true;
-      const std::string words = child.process.was_killed() ? "" : child.process.last_words();
-      return fmt::format("{} {}{}", child.process.name(), child.process.how_it_ended(),
-                         words.empty() ? "" : ": " + words);
+      const std::string words = child.process->was_killed() ? "" : child.process->last_words();
+      std::string line = fmt::format("{} {}{}", child.process->name(), child.process->how_it_ended(),
+                                     words.empty() ? "" : ": " + words);
+      if (options.restart_nodes && child.kind == Kind::kNode) line += plan_restart(child);
+      return line;
     }
     return std::nullopt;
+  }
+
+  std::string plan_restart(Child& child) {
+    const auto now = Clock::now();
+    if (now - child.started >= std::chrono::milliseconds(kRestartMostMs)) child.failures = 0;
+    std::uint32_t pause = kRestartLeastMs;
+    for (unsigned i = 0; i < child.failures && pause < kRestartMostMs; ++i) pause *= 2;
+    pause = std::min(pause, kRestartMostMs);
+    ++child.failures;
+    child.restart_after = now + std::chrono::milliseconds(pause);
+    return fmt::format("; starting it again in {} ms", pause);
+  }
+
+  // Starts what is due again; one line each.
+  void restart_due(std::vector<std::string>& lines) {
+    for (Child& child : children) {
+      if (!child.restart_after || Clock::now() < *child.restart_after) continue;
+      const std::string name = child.process->name();
+      const auto started = launch_again(child, name);
+      if (!started) child.restart_after = Clock::now() + std::chrono::milliseconds(kRestartMostMs);
+      lines.push_back(started ? name + " is started again" : started.error());
+    }
+  }
+
+  Child& node(NodeId id) {
+    const auto found = std::find_if(children.begin(), children.end(), [id](const Child& child) {
+      return child.kind == Kind::kNode && child.id == id.value;
+    });
+    ZZ_ASSERT(found != children.end());
+    return *found;
   }
 
   // What is still missing, or nothing when the cluster serves.
@@ -177,7 +226,7 @@ struct LocalRun::State {
     for (const Child& child : children) {
       if (child.kind != Kind::kHost) continue;
       const Result<nlohmann::json> answer =
-          query_host_socket(host_socket_path(options.dir, child.host), {{"cmd", "status"}}, kHostAskTimeoutMs);
+          query_host_socket(host_socket_path(options.dir, HostId{child.id}), {{"cmd", "status"}}, kHostAskTimeoutMs);
       if (!answer || !answer->contains("slots")) continue;
       for (const nlohmann::json& slot : answer->at("slots")) {
         const auto failures = slot.find("failures");
@@ -231,13 +280,13 @@ struct LocalRun::State {
     for (const Kind kind : {Kind::kGateway, Kind::kHost, Kind::kNode}) {
       const auto deadline = Clock::now() + std::chrono::milliseconds(kStopTimeoutMs);
       for (Child& child : children) {
-        if (child.kind == kind) child.process.send_signal(SIGTERM);
+        if (child.kind == kind) child.process->send_signal(SIGTERM);
       }
       for (Child& child : children) {
-        if (child.kind == kind && !child.process.wait_until(deadline)) {
-          say(fmt::format("{} does not end, killing it", child.process.name()));
-          child.process.send_signal(SIGKILL);
-          child.process.wait_until(Clock::time_point::max());
+        if (child.kind == kind && !child.process->wait_until(deadline)) {
+          say(fmt::format("{} does not end, killing it", child.process->name()));
+          child.process->send_signal(SIGKILL);
+          child.process->wait_until(Clock::time_point::max());
         }
       }
     }
@@ -280,7 +329,7 @@ void LocalRun::stop() { state_->stop(); }
 std::vector<LocalRun::Process> LocalRun::pids() {
   std::vector<Process> out;
   for (Child& child : state_->children) {
-    out.push_back({child.process.name(), child.process.pid(), child.process.running()});
+    out.push_back({child.process->name(), child.process->pid(), child.process->running()});
   }
   return out;
 }
@@ -288,7 +337,23 @@ std::vector<LocalRun::Process> LocalRun::pids() {
 std::vector<std::string> LocalRun::poll() {
   std::vector<std::string> out;
   while (std::optional<std::string> death = state_->next_death()) out.push_back(std::move(*death));
+  state_->restart_due(out);
   return out;
+}
+
+void LocalRun::kill_node(NodeId node) {
+  Child& child = state_->node(node);
+  child.restart_after.reset();
+  if (!child.process->running()) return;
+  child.process->send_signal(SIGKILL);
+  child.process->wait_until(Clock::time_point::max());
+  child.reported = true;
+}
+
+Result<void> LocalRun::start_node(NodeId node) {
+  Child& child = state_->node(node);
+  if (child.process->running()) return {};
+  return state_->launch_again(child, child.process->name());
 }
 
 const crypto::ClusterFile& LocalRun::cluster() const { return state_->cluster; }

@@ -3,8 +3,8 @@
 // LocalRun: all processes of a local cluster, as children of this one: `zz agreement` per node, `zz host` per host that
 // has slots, `zz gateway` per service with a gateway address.
 //
-// It belongs to the thread that called start(), and that thread must outlive it: the children get SIGTERM when that
-// thread ends, however it ends. While a LocalRun lives, this process adopts orphaned descendants
+// It belongs to the thread that called start() and calls the rest, and that thread must outlive it: the children get
+// SIGTERM when that thread ends, however it ends. While a LocalRun lives, this process adopts orphaned descendants
 // (PR_SET_CHILD_SUBREAPER), so that stop() can wait for whatever a killed host daemon leaves behind.
 //
 // Invariants:
@@ -30,6 +30,7 @@ struct LocalRunOptions {
   std::function<bool()> cancelled;                 // asked while start() waits; may be empty
   std::string program = "/proc/self/exe";          // the zz binary
   std::uint32_t start_timeout_ms = 60'000;
+  bool restart_nodes = false;  // poll() starts agreement nodes again that have ended by themselves
 };
 
 class LocalRun {
@@ -52,8 +53,13 @@ class LocalRun {
   // kStopTimeoutMs per kind. Idempotent.
   void stop();
   [[nodiscard]] std::vector<Process> pids();
-  // One line for each process that has ended by itself since the last call.
+  // One line for each process that has ended by itself since the last call, and for each that was started again. A node
+  // that ends again and again is started ever more rarely, up to kRestartMostMs apart.
   [[nodiscard]] std::vector<std::string> poll();
+  // For tests: kill -9, and no restart before start_node(). Does nothing to a node that does not run.
+  void kill_node(NodeId node);
+  // Starts a node that does not run; it may not serve yet.
+  Result<void> start_node(NodeId node);
   [[nodiscard]] const crypto::ClusterFile& cluster() const;
 
  private:
@@ -62,6 +68,8 @@ class LocalRun {
   std::unique_ptr<State> state_;
 };
 
+inline constexpr std::uint32_t kRestartLeastMs = 200;
+inline constexpr std::uint32_t kRestartMostMs = 10'000;  // who lived for so long is started with the least delay again
 inline constexpr std::uint32_t kStopTimeoutMs = 20'000;  // a host daemon takes up to 15 s to destroy its guests
 
 }  // namespace zz::apps

@@ -53,6 +53,7 @@ Result<void> check_against(const crypto::ClusterFile& cluster, const UpFlags& fl
     if (name == "--service" && flags.cluster.service == service.name) continue;
     if (name == "--listen" && flags.cluster.listen == crypto::to_string(service.gateway)) continue;
     if (name == "--allow-faults" && cluster.allow_faults) continue;
+    if (name == "--durability" && flags.cluster.durability == crypto::to_string(cluster.durability)) continue;
     return clash(name);
   }
   return {};
@@ -98,7 +99,8 @@ bool beyond_repair(LocalRun& run) {
     gateways += process.name.starts_with("gateway-") ? 1 : 0;
   }
   const crypto::ClusterFile& cluster = run.cluster();
-  bool too_many = nodes > cluster.f || gateways > 0;
+  // Nodes are started again and remember, if there is anything to remember by.
+  bool too_many = (cluster.durability == crypto::Durability::kNone && nodes > cluster.f) || gateways > 0;
   for (const crypto::ServiceEntry& service : cluster.services) too_many = too_many || hosts > service.g;
   return too_many;
 }
@@ -144,6 +146,7 @@ Result<void> run_cluster(const UpFlags& flags, const std::vector<std::string>& w
   LocalRunOptions options;
   options.dir = flags.dir;
   options.progress = tell;
+  options.restart_nodes = true;
   options.cancelled = [&signals] { return signals.requested(); };
   Result<std::unique_ptr<LocalRun>> run = LocalRun::start(std::move(options));
   if (!run && signals.requested()) return {};

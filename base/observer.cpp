@@ -16,6 +16,16 @@ std::string_view to_string(EventKind kind) {
       return "wake-requested";
     case EventKind::kVoted:
       return "voted";
+    case EventKind::kComplained:
+      return "complained";
+    case EventKind::kViewLeft:
+      return "view-left";
+    case EventKind::kViewEntered:
+      return "view-entered";
+    case EventKind::kConflict:
+      return "conflict";
+    case EventKind::kCheckpoint:
+      return "checkpoint";
     case EventKind::kClosed:
       return "closed";
     case EventKind::kSettled:

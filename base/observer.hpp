@@ -16,6 +16,11 @@ enum class EventKind : std::uint8_t {
   kDiverged,          // first sign of trouble at n: slot (where one is known), why = mismatch | overdue | gone
   kWakeRequested,     // slot, incarnation, n, why
   kVoted,             // executor: n
+  kComplained,        // would leave view: why = the complaint, or "others" do
+  kViewLeft,          // a higher view is wanted from now on: why = "complaints", or "joined"
+  kViewEntered,       // view, n = where its first own proposal will be
+  kConflict,          // n: more than f nodes must be faulty, why = what contradicts what
+  kCheckpoint,        // n is stable
   kClosed,            // n has g+1 equal votes
   kSettled,           // n had a sign of trouble and now has g+1 equal votes
   kSuspected,         // slot, incarnation, n, why = wrong | late | surplus
@@ -37,6 +42,7 @@ struct Event {
   SlotId slot{};
   Incarnation incarnation{};
   NodeId node{};
+  View view{};
   std::string_view why{};  // valid during the call only
 };
 

@@ -21,6 +21,9 @@ using agreement::Requests;
 // Sessions that ended and wait for their last requests, per service; beyond it there is no room for a new one.
 constexpr std::size_t kEndedSessionsMax = 8;
 constexpr std::size_t kFrameOverhead = 4u << 10;
+// Of a session's home and the f nodes after it, which answer unasked, none may be out of reach for so long: each
+// request would wait for a hedge.
+constexpr Micros kHomeGone{500'000};
 
 Micros monotonic() {
   const auto now = std::chrono::steady_clock::now().time_since_epoch();
@@ -33,8 +36,12 @@ Micros from_ms(std::uint32_t ms) { return Micros{std::int64_t{ms} * 1000}; }
 struct Live {
   Live(ServiceId of, const SessionConfig& config) : service(of), core(config), done(config.window) {}
 
+  // Takes no new requests.
+  [[nodiscard]] bool ended() const { return left_home || core.ended(); }
+
   ServiceId service;
   Session core;
+  bool left_home = false;          // its home is gone; what is outstanding still completes
   std::vector<Client::Done> done;  // by number % window
 };
 
@@ -72,6 +79,7 @@ struct Client::State final : net::Handler {
         options(with),
         timer(on_loop),
         channels(of.nodes.size(), nullptr),
+        down_since(of.nodes.size(), now),
         services(of.services.size()),
         next_home(randombytes_uniform(of.n())),
         network(on_loop, std::move(tls), net_limits(of.limits), *this) {
@@ -96,14 +104,35 @@ struct Client::State final : net::Handler {
     randombytes_buf(&id, sizeof(id));
     const std::uint64_t n = cluster.n();
     id >>= 1;
+    for (std::uint64_t tried = 1; tried < n && is_poor(next_home % n); ++tried) ++next_home;
     config.id.value = id - id % n + next_home++ % n;
     return config;
+  }
+
+  [[nodiscard]] bool is_gone(std::uint64_t node) const {
+    return channels[node] == nullptr && now.value - down_since[node].value >= kHomeGone.value;
+  }
+  // A home whose sessions would wait for hedges.
+  [[nodiscard]] bool is_poor(std::uint64_t home) const {
+    for (std::uint64_t i = 0; i <= cluster.f; ++i) {
+      if (is_gone((home + i) % cluster.n())) return true;
+    }
+    return false;
+  }
+  // There is a better home.
+  [[nodiscard]] bool should_leave(const Live& live) const {
+    if (!is_poor(agreement::home_of(live.core.id(), cluster.n()).value)) return false;
+    for (std::uint64_t home = 0; home < cluster.n(); ++home) {
+      if (!is_poor(home)) return true;
+    }
+    return false;
   }
 
   // A session with room, or null.
   Live* pick(ServiceId service) {
     Service& of = services[service.value];
-    of.ended += std::erase_if(of.open, [](const Live* live) { return live->core.ended(); });
+    for (Live* live : of.open) live->left_home = should_leave(*live) && of.ended < kEndedSessionsMax;
+    of.ended += std::erase_if(of.open, [](const Live* live) { return live->ended(); });
     while (of.open.size() < options.sessions && of.ended < kEndedSessionsMax) {
       lives.push_back(std::make_unique<Live>(service, new_session()));
       of.open.push_back(lives.back().get());
@@ -157,7 +186,7 @@ struct Client::State final : net::Handler {
 
   void drop_finished() {
     std::erase_if(lives, [this](const std::unique_ptr<Live>& live) {
-      if (!live->core.ended() || live->core.outstanding() > 0 || live->core.has_output()) return false;
+      if (!live->ended() || live->core.outstanding() > 0 || live->core.has_output()) return false;
       Service& of = services[live->service.value];
       if (std::erase(of.open, live.get()) == 0) --of.ended;
       add(past, live->core.stats());
@@ -217,8 +246,10 @@ struct Client::State final : net::Handler {
   }
 
   void on_down(net::Channel& channel, std::string_view) override {
-    for (auto& known : channels) {
-      if (known == &channel) known = nullptr;
+    for (std::size_t node = 0; node < channels.size(); ++node) {
+      if (channels[node] != &channel) continue;
+      channels[node] = nullptr;
+      down_since[node] = monotonic();
     }
   }
 
@@ -264,6 +295,7 @@ struct Client::State final : net::Handler {
   Micros now = monotonic();
   std::vector<std::unique_ptr<Live>> lives;
   std::vector<net::Channel*> channels;  // by node; null: none
+  std::vector<Micros> down_since;       // by node; of those without a channel
   std::vector<Service> services;
   std::uint64_t next_home;
   SessionStats past;  // of sessions that are gone

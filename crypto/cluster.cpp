@@ -70,6 +70,16 @@ class Reader {
     out = node->as_boolean()->get();
   }
 
+  void durability(std::string_view key, Durability& out) {
+    std::string name{to_string(out)};
+    string(key, name, false);
+    if (const auto parsed = parse_durability(name)) {
+      out = *parsed;
+    } else {
+      problem_.set(line_of(*table_.get(key)), fmt::format("{} {} must be sync, async or none", name_, key));
+    }
+  }
+
   void string(std::string_view key, std::string& out, bool required) {
     const toml::node* node = take(key, required);
     if (node == nullptr) return;
@@ -163,6 +173,7 @@ void read_cluster(const toml::table& table, ClusterFile& out, Problem& problem) 
   reader.number("f", out.f, NumberRange{1, kFaultsMax}, true);
   reader.flag("local", out.local);
   reader.flag("allow_faults", out.allow_faults);
+  reader.durability("durability", out.durability);
   reader.finish();
 }
 
@@ -288,6 +299,25 @@ std::optional<Address> parse_address(std::string_view text) {
   const auto [end, error] = std::from_chars(port.data(), port.data() + port.size(), out.port);
   if (error != std::errc{} || end != port.data() + port.size() || port.empty()) return std::nullopt;
   return out;
+}
+
+std::string_view to_string(Durability durability) {
+  switch (durability) {
+    case Durability::kSync:
+      return "sync";
+    case Durability::kAsync:
+      return "async";
+    case Durability::kNone:
+      return "none";
+  }
+  return "unknown";
+}
+
+std::optional<Durability> parse_durability(std::string_view name) {
+  for (const Durability durability : {Durability::kSync, Durability::kAsync, Durability::kNone}) {
+    if (name == to_string(durability)) return durability;
+  }
+  return std::nullopt;
 }
 
 std::string to_string(const Address& address) {

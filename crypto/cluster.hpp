@@ -83,6 +83,10 @@ struct Limits {
   std::uint32_t op_bytes_max = 4u << 20;     // one request or reply
   std::uint32_t batch_requests_max = 1024;
   std::uint32_t batch_bytes_max = 1u << 20;        // sum of op bytes; one larger op travels alone
+  std::uint32_t window_batches = 256;              // L: batches that may be under way above the stable checkpoint
+  std::uint32_t checkpoint_batches = 128;          // K: a checkpoint at the latest after so many batches ...
+  std::uint32_t checkpoint_requests = 10'000;      // ... or so many requests ...
+  std::uint64_t checkpoint_bytes = 64u << 20;      // ... or so many bytes of operations
   std::uint32_t client_window = 256;               // outstanding requests per session
   std::uint32_t client_sessions_max = 16;          // live sessions per client identity on a node
   std::uint32_t sessions_max = 1024;               // executor session table; the oldest is evicted
@@ -99,7 +103,10 @@ struct Timing {
   std::uint32_t tick_ms = 5;
   std::uint32_t clock_bound_ms = 2'000;  // agreed time against our clock
   std::uint32_t body_timeout_ms = 500;
-  std::uint32_t overdue_floor_ms = 100;  // bounds of K times the usual spread
+  std::uint32_t view_timeout_ms = 500;         // a request waits this long, then a view change; doubled per view
+  std::uint32_t view_timeout_max_ms = 60'000;  // that never makes progress, up to this
+  std::uint32_t progress_ms = 200;             // nodes tell each other how far they are
+  std::uint32_t overdue_floor_ms = 100;        // bounds of K times the usual spread
   std::uint32_t overdue_ceiling_ms = 2'000;
   std::uint32_t overdue_factor = 8;            // K
   std::uint32_t execution_timeout_ms = 5'000;  // no vote at all
@@ -111,12 +118,22 @@ struct Timing {
   bool operator==(const Timing&) const = default;
 };
 
+// When a node's promises are on disk before it makes them (docs/protocol.md §5).
+enum class Durability : std::uint8_t {
+  kSync,   // always
+  kAsync,  // written, but not synced: a power cut of more than f nodes can lose data
+  kNone,   // nothing is written: a restart of more than f nodes can lose data
+};
+std::string_view to_string(Durability durability);  // "sync", "async", "none"
+std::optional<Durability> parse_durability(std::string_view name);
+
 struct ClusterFile {
   ClusterId id;
   std::string name;
   std::uint32_t f = 1;
-  bool local = false;                  // one machine: hosts are only processes, placement across hosts means nothing
-  bool allow_faults = false;           // `zz fault` works
+  bool local = false;         // one machine: hosts are only processes, placement across hosts means nothing
+  bool allow_faults = false;  // `zz fault` works
+  Durability durability = Durability::kSync;
   std::vector<NodeEntry> nodes;        // 3f+1, id = position
   std::vector<HostEntry> hosts;        // id = position
   std::vector<ClientEntry> clients;    // id = position

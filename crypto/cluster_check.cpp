@@ -14,6 +14,8 @@
 namespace zz::crypto {
 namespace {
 
+constexpr std::uint64_t kVoteDigestsMax = 1u << 18;
+
 constexpr std::size_t kNameBytesMax = 64;
 constexpr std::size_t kCommandWordsMax = 1'024;
 constexpr std::size_t kCommandBytesMax = 64u << 10;
@@ -274,6 +276,15 @@ class Checker {
            "frame_bytes_max = {}",
            l.batch_bytes_max, l.batch_requests_max, kBytesPerRequest, l.frame_bytes_max);
     }
+    if (l.checkpoint_batches > l.window_batches / 2) {
+      fail(lines_.limits, "[limits] checkpoint_batches = {} is more than half of window_batches = {}",
+           l.checkpoint_batches, l.window_batches);
+    }
+    // The votes for one window have to fit what executors and nodes keep for a node that comes back.
+    if (std::uint64_t{l.window_batches} * l.batch_requests_max > kVoteDigestsMax) {
+      fail(lines_.limits, "[limits] window_batches = {} times batch_requests_max = {} is more than {}",
+           l.window_batches, l.batch_requests_max, kVoteDigestsMax);
+    }
     if (l.send_queue_bytes_max < frame) {
       fail(lines_.limits, "[limits] send_queue_bytes_max = {} is less than frame_bytes_max = {}",
            l.send_queue_bytes_max, l.frame_bytes_max);
@@ -300,6 +311,10 @@ class Checker {
 
   void check_timing() {
     const Timing& t = cluster_.timing;
+    if (t.view_timeout_ms > t.view_timeout_max_ms) {
+      fail(lines_.timing, "[timing] view_timeout_ms = {} is more than view_timeout_max_ms = {}", t.view_timeout_ms,
+           t.view_timeout_max_ms);
+    }
     if (t.overdue_floor_ms > t.overdue_ceiling_ms) {
       fail(lines_.timing, "[timing] overdue_floor_ms = {} is more than overdue_ceiling_ms = {}", t.overdue_floor_ms,
            t.overdue_ceiling_ms);

@@ -28,6 +28,12 @@ void each_limit(L& limits, Visit&& visit) {
   visit("batch_requests_max", limits.batch_requests_max, NumberRange{1, 65'535}, "requests ordered together");
   visit("batch_bytes_max", limits.batch_bytes_max, NumberRange{1 * kKi, 128 * kMi},
         "bytes ordered together; one larger request travels alone");
+  visit("window_batches", limits.window_batches, NumberRange{8, 1'024},
+        "batches that may be under way above the stable checkpoint");
+  visit("checkpoint_batches", limits.checkpoint_batches, NumberRange{1, 1'024},
+        "a checkpoint is taken at the latest after so many batches ...");
+  visit("checkpoint_requests", limits.checkpoint_requests, NumberRange{1, 1'000'000}, "... or so many requests ...");
+  visit("checkpoint_bytes", limits.checkpoint_bytes, NumberRange{1, 16 * kGi}, "... or so many bytes of operations");
   visit("client_window", limits.client_window, NumberRange{1, 65'535}, "outstanding requests of a session");
   visit("client_sessions_max", limits.client_sessions_max, NumberRange{1, 65'535},
         "live sessions of one client identity on a node");
@@ -52,6 +58,10 @@ void each_timing(T& timing, Visit&& visit) {
         "largest difference of the agreed time from a node's own clock");
   visit("body_timeout_ms", timing.body_timeout_ms, NumberRange{10, kDayMs},
         "a node that lacks the bodies of a proposal gives up after this");
+  visit("view_timeout_ms", timing.view_timeout_ms, NumberRange{10, kDayMs},
+        "a request that waits longer makes the nodes change the primary; doubled for every one that fails ...");
+  visit("view_timeout_max_ms", timing.view_timeout_max_ms, NumberRange{10, kDayMs}, "... up to this");
+  visit("progress_ms", timing.progress_ms, NumberRange{1, kDayMs}, "how often nodes tell each other how far they are");
   visit("overdue_floor_ms", timing.overdue_floor_ms, NumberRange{1, kDayMs},
         "a vote is overdue not earlier than this after the first vote ...");
   visit("overdue_ceiling_ms", timing.overdue_ceiling_ms, NumberRange{1, kDayMs}, "... and not later than this ...");

@@ -73,6 +73,8 @@ void write_head(Writer& out, const ClusterFile& cluster) {
   out.line("local = {}", cluster.local);
   out.line("allow_faults = {}    # whether `zz fault` may make replicas misbehave; only for tests",
            cluster.allow_faults);
+  out.line("durability = {}    # sync, async or none: whether promises are on disk before they are made",
+           quoted(std::string(to_string(cluster.durability))));
 }
 
 void write_parties(Writer& out, const ClusterFile& cluster) {

@@ -208,6 +208,7 @@ void Executor::begin(agreement::Batch batch) {
   const Seq n = running_->batch.header->n;
   running_->designated = designated(n);
   history_ = agreement::history_digest(history_, running_->batch.digest);
+  time_ = agreement::agreed_time(time_, *running_->batch.header);
 }
 
 // Answers what needs no running; stops at a request that does, or finishes the batch.
@@ -237,7 +238,7 @@ std::optional<Invocation> Executor::next_invocation() {
   running_->outstanding = true;
   const agreement::BatchHeader& header = *running_->batch.header;
   const agreement::Request& request = *running_->batch.requests[running_->index];
-  return Invocation{header.n, header.time, history_, request.client, request.op};
+  return Invocation{header.n, time_, history_, request.client, request.op};
 }
 
 void Executor::complete(SharedBytes reply) {

@@ -12,7 +12,8 @@
 //  2. A request runs at most once (SessionTable, invariant 1).
 //  3. Votes and replies are a function of the order and of what the service answered: two executors that run the same
 //     order with equal services give equal votes, whenever they start.
-//  4. What is held for nodes is bounded: kOrderWindow batches ahead, held_bytes_max of bodies, kVotesKept votes.
+//  4. Agreed times strictly increase, whatever a new view ordered (agreement::agreed_time).
+//  5. What is held for nodes is bounded: kOrderWindow batches ahead, held_bytes_max of bodies, kVotesKept votes.
 
 #include <cstdint>
 #include <deque>
@@ -30,9 +31,11 @@
 
 namespace zz::execution {
 
-// Votes kept for a node whose channel comes back: what was under way when it broke is lost.
+// Votes kept for a node whose channel comes back: what was under way when it broke is lost, and a node that was
+// restarted has none of those above its stable checkpoint, a whole window of full batches (agreement's
+// kAheadDigestsMax) at worst.
 inline constexpr std::size_t kVotesKept = 4'096;
-inline constexpr std::size_t kVoteBytesKept = 8u << 20;
+inline constexpr std::size_t kVoteBytesKept = (8u << 20) + kVotesKept * sizeof(agreement::Vote);
 // Bodies in one Replies message, and in the answer to one FetchReplies. One larger body travels alone.
 inline constexpr std::size_t kRepliesBytesMax = 1u << 20;
 inline constexpr std::size_t kFetchBytesMax = 8u << 20;
@@ -173,6 +176,7 @@ class Executor {
   std::optional<Running> running_;
   Seq executed_;
   Digest history_;
+  Micros time_;                              // agreed time of the batch begun last
   std::vector<agreement::Replies> by_home_;  // of the running batch, per node
   std::vector<std::size_t> by_home_bytes_;
 

@@ -68,6 +68,12 @@ constexpr std::uint16_t kPrePrepareTag = 0;
 constexpr std::uint16_t kFetchBodiesTag = 3;
 constexpr std::uint16_t kRequestsTag = 5;
 constexpr std::uint16_t kOrdersTag = 9;
+constexpr std::uint16_t kFetchHeadersTag = 21;
+constexpr std::uint16_t kCheckpointTag = 23;
+constexpr std::uint16_t kStableTag = 24;
+constexpr std::uint16_t kOrderProofTag = 26;
+constexpr std::uint16_t kViewChangeTag = 27;
+constexpr std::uint16_t kNewViewTag = 28;
 
 void expect_refused_cheaply(const SharedBytes& bytes, const char* what) {
   double best_ms = 1e9;
@@ -143,6 +149,51 @@ TEST(Codec, GivesBackTheLargestLists) {
   for (auto& digest : orders.digests) digest.bytes[31] = static_cast<std::uint8_t>(prng.next());
   message.body = orders;
   EXPECT_TRUE(equal(decode(encode(message), kLimits).message, message));
+}
+
+std::vector<Digest> some_digests(std::size_t count) {
+  std::vector<Digest> out(count);
+  for (std::size_t i = 0; i < count; ++i) out[i].bytes[i % 32] = static_cast<std::uint8_t>(i);
+  return out;
+}
+
+CertificatePtr a_certificate(std::size_t parts) {
+  auto made = std::make_shared<StableCertificate>();
+  made->state.n.value = 128;
+  made->parts.resize(parts);
+  for (std::size_t i = 0; i < parts; ++i) made->parts[i].signer.value = static_cast<std::uint16_t>(i % 16);
+  return made;
+}
+
+std::vector<Claim> some_claims(std::size_t count) {
+  std::vector<Claim> out(count);
+  for (std::size_t i = 0; i < count; ++i) out[i] = {Seq{i}, {}, View{~i}};
+  return out;
+}
+
+ViewChange a_view_change(std::size_t prepared, std::size_t pre_prepared) {
+  ViewChange out;
+  out.stable = a_certificate(16);
+  out.prepared = some_claims(prepared);
+  out.pre_prepared = some_claims(pre_prepared);
+  return out;
+}
+
+NewView a_new_view(std::size_t proof, std::size_t chosen, const ViewChange& part) {
+  NewView out;
+  out.proof.assign(proof, std::make_shared<const ViewChange>(part));
+  out.chosen = some_digests(chosen);
+  return out;
+}
+
+TEST(Codec, GivesBackTheLargestNewView) {
+  const auto largest = std::make_shared<const NewView>(a_new_view(16, 1'024, a_view_change(kClaimsMax, kClaimsMax)));
+  const Message message{ServiceId{}, NewViewPtr(largest)};
+  const SharedBytes bytes = encode(message);
+  EXPECT_LT(bytes.size(), 2u << 20);
+  const Decoded decoded = decode(bytes, kLimits);
+  ASSERT_EQ(decoded.refusal, Refusal::kNone);
+  EXPECT_TRUE(equal(decoded.message, message));
 }
 
 TEST(Codec, KeepsPayloadsAsSlicesOfTheFrame) {
@@ -295,6 +346,14 @@ TEST(Codec, RefusesListsOfNothingThatClaimToBeHuge) {
   expect_refused_cheaply(with_list(kRequestsTag, 1, Raw::list(0, 7, 0)).add(negative).frame(), "negative count");
 }
 
+TEST(Codec, RefusesAProofOfNothingThatClaimsToBeHuge) {
+  const std::uint64_t tag = Raw::structure((1 << 29) - 1, 0, 0);
+  Raw raw = Raw::message(kNewViewTag).add(Raw::structure(0, 3, 3)).add(0).add(1).add(0);
+  raw.add(Raw::list(2, 7, 0)).add(0).add(Raw::list(1, 2, 64)).add(tag);
+  for (int i = 0; i < 8; ++i) raw.add(0);
+  expect_refused_cheaply(raw.frame(), "VIEW-CHANGEs of no size");
+}
+
 TEST(Codec, RefusesListsOfPointersInPlaceOfStructs) {
   Raw raw = with_list(kRequestsTag, 1, Raw::list(0, 6, 3));
   raw.add(Raw::list(5000, 2, 100)).add(Raw::structure(-3, 1, 1)).add(Raw::far(0, false, 0));
@@ -315,7 +374,7 @@ TEST(Codec, RefusesManyItemsThatShareOnePayload) {
 }
 
 TEST(Codec, RefusesUnknownKinds) {
-  for (const std::uint16_t tag : {std::uint16_t{21}, std::uint16_t{500}, std::uint16_t{0xffff}}) {
+  for (const std::uint16_t tag : {std::uint16_t{kKinds}, std::uint16_t{500}, std::uint16_t{0xffff}}) {
     expect_refused_cheaply(Raw::message(tag).add(0).frame(), "unknown union member");
   }
 }
@@ -350,11 +409,109 @@ TEST(Codec, RefusesListsLongerThanTheirLimit) {
       {{}, Vote{{}, {}, {}, {}, std::vector<Digest>(4)}},
       {{}, Replies{{}, std::vector<Replies::Item>(4)}},
       {{}, FetchReplies{{}, std::vector<FetchReplies::Item>(4)}},
+      {{}, Headers{{header}}},
+      {{}, VouchQuery{std::vector<Reference>(4)}},
+      {{}, Vouched{std::vector<Reference>(4)}},
   };
   for (const Message& message : messages) {
     EXPECT_EQ(refusal_of(message, tight), Refusal::kOversize) << kind_name(message.body.index());
     EXPECT_EQ(refusal_of(message), Refusal::kNone) << kind_name(message.body.index());
   }
+}
+
+// Lists whose limit is the protocol's: the longest that is taken, and one more.
+TEST(Codec, RefusesListsLongerThanTheProtocolAllows) {
+  const auto view_change = [](std::size_t prepared, std::size_t pre_prepared) {
+    return Body(ViewChangePtr(std::make_shared<const ViewChange>(a_view_change(prepared, pre_prepared))));
+  };
+  const auto new_view = [](std::size_t proof, std::size_t chosen, std::size_t claims) {
+    return Body(NewViewPtr(std::make_shared<const NewView>(a_new_view(proof, chosen, a_view_change(claims, 0)))));
+  };
+  const auto headers = [](std::size_t count) { return Headers{{count, null_header(ServiceId{}, Seq{1})}}; };
+  struct Case {
+    const char* list;
+    Body fits;
+    Body too_long;
+  };
+  const Case cases[] = {
+      {"wanted", FetchHeaders{some_digests(kClaimsMax)}, FetchHeaders{some_digests(kClaimsMax + 1)}},
+      {"headers", headers(16), headers(17)},
+      {"parts", Stable{a_certificate(16)}, Stable{a_certificate(17)}},
+      {"parts of a proof", OrderProof{a_certificate(16), {}, {}}, OrderProof{a_certificate(17), {}, {}}},
+      {"digests", OrderProof{a_certificate(3), {}, some_digests(kProofDigestsMax)},
+       OrderProof{a_certificate(3), {}, some_digests(kProofDigestsMax + 1)}},
+      {"P", view_change(kClaimsMax, 0), view_change(kClaimsMax + 1, 0)},
+      {"Q", view_change(0, kClaimsMax), view_change(0, kClaimsMax + 1)},
+      {"proof", new_view(16, 0, 1), new_view(17, 0, 1)},
+      {"chosen", new_view(3, 1'024, 1), new_view(3, 1'025, 1)},
+      {"P inside a NEW-VIEW", new_view(3, 0, kClaimsMax), new_view(3, 0, kClaimsMax + 1)},
+  };
+  for (const Case& c : cases) {
+    EXPECT_EQ(refusal_of({{}, c.fits}), Refusal::kNone) << c.list;
+    EXPECT_EQ(refusal_of({{}, c.too_long}), Refusal::kOversize) << c.list;
+  }
+}
+
+constexpr std::uint64_t kNothing = 0;  // a null pointer
+
+std::uint64_t blob(std::uint32_t offset, std::uint32_t bytes) {
+  return Raw::list(static_cast<std::int32_t>(offset), 2, bytes);
+}
+
+// A VIEW-CHANGE whose P and signature have that many bytes.
+Raw raw_view_change(std::uint32_t prepared_bytes, std::uint32_t signature_bytes) {
+  const std::uint32_t prepared_words = (prepared_bytes + 7) / 8;
+  Raw raw = Raw::message(kViewChangeTag).add(Raw::structure(0, 2, 4)).add(0).add(1);
+  raw.add(kNothing).add(blob(2, prepared_bytes)).add(kNothing).add(blob(prepared_words, signature_bytes));
+  for (std::uint32_t i = 0; i < prepared_words + (signature_bytes + 7) / 8; ++i) raw.add(0);
+  return raw;
+}
+
+TEST(Codec, RefusesBlobsThatAreNoWholeNumberOfEntries) {
+  EXPECT_EQ(decode(raw_view_change(96, 64).frame(), kLimits).refusal, Refusal::kNone);
+  expect_refused_cheaply(raw_view_change(95, 64).frame(), "a claim cut off");
+  expect_refused_cheaply(raw_view_change(32, 64).frame(), "a digest in place of a claim");
+  expect_refused_cheaply(raw_view_change(48, 63).frame(), "a signature of 63 bytes");
+  expect_refused_cheaply(raw_view_change(48, 65).frame(), "a signature of 65 bytes");
+  expect_refused_cheaply(raw_view_change(0, 0).frame(), "no signature");
+  const auto wanted = [](std::uint32_t bytes) {
+    return Raw::message(kFetchHeadersTag).add(Raw::structure(0, 0, 1)).add(blob(0, bytes)).add(0).add(0).add(0).add(0);
+  };
+  EXPECT_EQ(decode(wanted(32).frame(), kLimits).refusal, Refusal::kNone);
+  expect_refused_cheaply(wanted(31).frame(), "a digest cut off");
+}
+
+TEST(Codec, RefusesAMissingCertificateOrState) {
+  expect_refused_cheaply(Raw::message(kStableTag).add(Raw::structure(0, 0, 2)).add(kNothing).add(kNothing).frame(),
+                         "a certificate of nothing");
+  expect_refused_cheaply(
+      Raw::message(kOrderProofTag).add(Raw::structure(0, 1, 2)).add(1).add(kNothing).add(kNothing).frame(),
+      "an order proof without a certificate");
+  expect_refused_cheaply(
+      Raw::message(kCheckpointTag).add(Raw::structure(0, 1, 2)).add(0).add(kNothing).add(blob(0, 64)).frame(),
+      "a checkpoint of nothing");
+}
+
+TEST(Codec, RefusesViewChangesThatShareTheirClaims) {
+  // A NEW-VIEW of 16 VIEW-CHANGEs with the same 1,024 claims: 800 KiB of work for 50 KiB of bytes.
+  constexpr std::int32_t kParts = 16;
+  constexpr std::int32_t kClaimsWords = 1'024 * 6;
+  Raw raw = Raw::message(kNewViewTag).add(Raw::structure(0, 3, 3)).add(0).add(1).add(0);
+  raw.add(Raw::list(2, 7, kParts * 6)).add(kNothing).add(blob(1 + kParts * 6 + kClaimsWords, 64));
+  raw.add(Raw::structure(kParts, 2, 4));
+  for (std::int32_t i = 0; i < kParts; ++i) {
+    const std::int32_t rest = (kParts - i - 1) * 6;  // words between this part and the claims
+    raw.add(0).add(1).add(kNothing).add(Raw::list(rest + 2, 2, kClaimsWords * 8)).add(kNothing);
+    raw.add(Raw::list(rest + kClaimsWords, 2, 64));
+  }
+  for (std::int32_t i = 0; i < kClaimsWords + 8; ++i) raw.add(0);
+  expect_refused_cheaply(raw.frame(), "shared claims");
+  // Laid out the same way, a single part is accepted: the sharing is what was refused.
+  Raw single = Raw::message(kNewViewTag).add(Raw::structure(0, 3, 3)).add(0).add(1).add(0);
+  single.add(Raw::list(2, 7, 6)).add(kNothing).add(blob(1 + 6 + kClaimsWords, 64)).add(Raw::structure(1, 2, 4));
+  single.add(0).add(1).add(kNothing).add(Raw::list(2, 2, kClaimsWords * 8)).add(kNothing).add(blob(kClaimsWords, 64));
+  for (std::int32_t i = 0; i < kClaimsWords + 8; ++i) single.add(0);
+  EXPECT_EQ(decode(single.frame(), kLimits).refusal, Refusal::kNone);
 }
 
 TEST(Codec, RefusesPayloadsLongerThanTheirLimit) {
@@ -412,6 +569,20 @@ TEST(Codec, RefusesNumbersThatNameNothing) {
   Wake wake;
   wake.signer.value = 16;
   EXPECT_EQ(refusal_of({{}, wake}), Refusal::kMalformed);
+  Checkpoint checkpoint;
+  checkpoint.signer.value = 16;
+  EXPECT_EQ(refusal_of({{}, checkpoint}), Refusal::kMalformed);
+  StableCertificate certificate = *a_certificate(3);
+  certificate.parts[2].signer.value = 16;
+  EXPECT_EQ(refusal_of({{}, Stable{std::make_shared<const StableCertificate>(certificate)}}), Refusal::kMalformed);
+  ViewChange change = a_view_change(1, 1);
+  change.signer.value = 16;
+  EXPECT_EQ(refusal_of({{}, std::make_shared<const ViewChange>(change)}), Refusal::kMalformed);
+  NewView view = a_new_view(3, 1, change);
+  EXPECT_EQ(refusal_of({{}, std::make_shared<const NewView>(view)}), Refusal::kMalformed) << "a signer inside";
+  view = a_new_view(3, 1, a_view_change(1, 1));
+  view.signer.value = 16;
+  EXPECT_EQ(refusal_of({{}, std::make_shared<const NewView>(view)}), Refusal::kMalformed);
   Suspect suspect;
   suspect.why = static_cast<Suspicion>(3);
   EXPECT_EQ(refusal_of({{}, suspect}), Refusal::kMalformed);

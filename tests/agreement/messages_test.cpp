@@ -115,8 +115,31 @@ TEST(Messages, DigestsOfDifferentKindsDiffer) {
                                     vote_digest(Seq{1}, {b, a}),
                                     vote_digest(Seq{2}, {a, b}),
                                     vote_digest(Seq{1}, {a}),
-                                    vote_digest(Seq{1}, {})};
-  EXPECT_EQ(digests.size(), 10u);
+                                    vote_digest(Seq{1}, {}),
+                                    results_digest(a, b),
+                                    results_digest(b, a)};
+  EXPECT_EQ(digests.size(), 12u);
+}
+
+TEST(Messages, TheAgreedTimeIncreasesWhateverIsProposed) {
+  BatchHeader header;
+  header.time.value = 50;
+  EXPECT_EQ(agreed_time(Micros{10}, header), Micros{50});
+  EXPECT_EQ(agreed_time(Micros{49}, header), Micros{50});
+  EXPECT_EQ(agreed_time(Micros{50}, header), Micros{51});
+  EXPECT_EQ(agreed_time(Micros{90}, header), Micros{91});
+  EXPECT_EQ(agreed_time(Micros{90}, *null_header(ServiceId{}, Seq{1})), Micros{91});
+}
+
+TEST(Messages, ANullBatchHasNothingButItsName) {
+  const HeaderPtr header = null_header(ServiceId{3}, Seq{9});
+  EXPECT_EQ(header->service, ServiceId{3});
+  EXPECT_EQ(header->n, Seq{9});
+  EXPECT_EQ(header->time, Micros{});
+  EXPECT_TRUE(header->references.empty() && header->system.empty());
+  const std::set<Digest> digests = {batch_digest(*header), batch_digest(*null_header(ServiceId{3}, Seq{10})),
+                                    batch_digest(*null_header(ServiceId{4}, Seq{9}))};
+  EXPECT_EQ(digests.size(), 3u);
 }
 
 TEST(Messages, SignedFieldsCoverEveryFieldButTheSignature) {
@@ -162,6 +185,137 @@ TEST(Messages, SignedFieldsCoverEveryFieldButTheSignature) {
     if (field == 3) j.key.bytes[0] = 1;
     EXPECT_TRUE(joins.insert(join_fields(cluster, j)).second) << "field " << field;
   }
+}
+
+TEST(Messages, ASignedCheckpointCoversItsWholeState) {
+  crypto::ClusterId cluster;
+  const CheckpointState state{Seq{128}, {}, {}, {}};
+  const auto with = [&](const std::function<void(CheckpointState&)>& change) {
+    CheckpointState changed = state;
+    change(changed);
+    return checkpoint_fields(cluster, ServiceId{1}, NodeId{2}, changed);
+  };
+  crypto::ClusterId other;
+  other.bytes[0] = 1;
+  const std::set<Bytes> fields = {
+      checkpoint_fields(cluster, ServiceId{1}, NodeId{2}, state),
+      checkpoint_fields(other, ServiceId{1}, NodeId{2}, state),
+      checkpoint_fields(cluster, ServiceId{2}, NodeId{2}, state),
+      checkpoint_fields(cluster, ServiceId{1}, NodeId{1}, state),
+      with([](CheckpointState& s) { s.n.value ^= 1; }),
+      with([](CheckpointState& s) { s.history.bytes[31] ^= 1; }),
+      with([](CheckpointState& s) { s.results.bytes[31] ^= 1; }),
+      with([](CheckpointState& s) { s.table.bytes[31] ^= 1; }),
+  };
+  EXPECT_EQ(fields.size(), 8u);
+}
+
+ViewChange a_view_change() {
+  ViewChange v;
+  v.service.value = 1;
+  v.signer.value = 2;
+  v.view.value = 3;
+  auto certificate = std::make_shared<StableCertificate>();
+  certificate->service.value = 1;
+  certificate->state.n.value = 128;
+  certificate->parts.resize(3);
+  v.stable = std::move(certificate);
+  v.prepared = {{Seq{129}, {}, View{1}}, {Seq{130}, {}, View{2}}};
+  v.pre_prepared = {{Seq{129}, {}, View{2}}};
+  return v;
+}
+
+// The same certificate but for one change.
+void bend(CertificatePtr& certificate, const std::function<void(StableCertificate&)>& change) {
+  auto changed = std::make_shared<StableCertificate>(*certificate);
+  change(*changed);
+  certificate = std::move(changed);
+}
+
+TEST(Messages, ASignedViewChangeCoversItsClaimsAndItsCheckpoint) {
+  crypto::ClusterId cluster;
+  const std::vector<std::function<void(ViewChange&)>> changes = {
+      [](ViewChange& v) { v.service.value ^= 1; },
+      [](ViewChange& v) { v.signer.value ^= 1; },
+      [](ViewChange& v) { v.view.value ^= 1; },
+      [](ViewChange& v) { v.stable = nullptr; },
+      [](ViewChange& v) { bend(v.stable, [](StableCertificate& c) { c.state.n.value ^= 1; }); },
+      [](ViewChange& v) { bend(v.stable, [](StableCertificate& c) { c.state.history.bytes[0] ^= 1; }); },
+      [](ViewChange& v) { v.prepared[1].n.value ^= 1; },
+      [](ViewChange& v) { v.prepared[1].digest.bytes[31] ^= 1; },
+      [](ViewChange& v) { v.prepared[1].view.value ^= 1; },
+      [](ViewChange& v) { v.prepared.pop_back(); },
+      [](ViewChange& v) { v.pre_prepared[0].n.value ^= 4; },
+      [](ViewChange& v) { v.pre_prepared[0].digest.bytes[31] ^= 1; },
+      [](ViewChange& v) { v.pre_prepared[0].view.value ^= 4; },
+      [](ViewChange& v) { v.pre_prepared.clear(); },
+      [](ViewChange& v) {  // the same claims, divided otherwise
+        v.pre_prepared.insert(v.pre_prepared.begin(), v.prepared.back());
+        v.prepared.pop_back();
+      },
+  };
+  std::set<Bytes> fields = {view_change_fields(cluster, a_view_change())};
+  for (std::size_t i = 0; i < changes.size(); ++i) {
+    ViewChange changed = a_view_change();
+    changes[i](changed);
+    EXPECT_TRUE(fields.insert(view_change_fields(cluster, changed)).second) << "change " << i;
+  }
+  // Another proof of the same checkpoint is as good, and the signature does not cover itself.
+  ViewChange same = a_view_change();
+  bend(same.stable, [](StableCertificate& c) { c.parts.pop_back(); });
+  same.signature.bytes[0] ^= 1;
+  EXPECT_TRUE(fields.contains(view_change_fields(cluster, same)));
+  crypto::ClusterId other;
+  other.bytes[0] = 1;
+  EXPECT_FALSE(fields.contains(view_change_fields(other, a_view_change())));
+}
+
+NewView a_new_view() {
+  NewView v;
+  v.service.value = 1;
+  v.signer.value = 3;
+  v.view.value = 3;
+  for (std::uint16_t i = 0; i < 3; ++i) {
+    ViewChange part = a_view_change();
+    part.signer.value = i;
+    part.signature.bytes[5] = static_cast<std::uint8_t>(i);
+    v.proof.push_back(std::make_shared<const ViewChange>(part));
+  }
+  v.start.value = 128;
+  v.chosen.resize(2);
+  v.chosen[0].bytes[0] = 7;
+  return v;
+}
+
+TEST(Messages, ASignedNewViewCoversItsProofAndItsChoice) {
+  crypto::ClusterId cluster;
+  const std::vector<std::function<void(NewView&)>> changes = {
+      [](NewView& v) { v.service.value ^= 1; },
+      [](NewView& v) { v.signer.value ^= 1; },
+      [](NewView& v) { v.view.value ^= 1; },
+      [](NewView& v) { v.start.value ^= 1; },
+      [](NewView& v) { v.proof.pop_back(); },
+      [](NewView& v) { std::swap(v.proof[0], v.proof[1]); },
+      [](NewView& v) {  // another message of the same signer
+        ViewChange part = *v.proof[0];
+        part.signature.bytes[63] ^= 1;
+        v.proof[0] = std::make_shared<const ViewChange>(part);
+      },
+      [](NewView& v) { std::swap(v.chosen[0], v.chosen[1]); },
+      [](NewView& v) { v.chosen.pop_back(); },
+  };
+  std::set<Bytes> fields = {new_view_fields(cluster, a_new_view())};
+  for (std::size_t i = 0; i < changes.size(); ++i) {
+    NewView changed = a_new_view();
+    changes[i](changed);
+    EXPECT_TRUE(fields.insert(new_view_fields(cluster, changed)).second) << "change " << i;
+  }
+  NewView resigned = a_new_view();
+  resigned.signature.bytes[0] ^= 1;
+  EXPECT_TRUE(fields.contains(new_view_fields(cluster, resigned)));
+  crypto::ClusterId other;
+  other.bytes[0] = 1;
+  EXPECT_FALSE(fields.contains(new_view_fields(other, a_new_view())));
 }
 
 }  // namespace

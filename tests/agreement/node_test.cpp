@@ -1,8 +1,12 @@
 #include "agreement/node.hpp"
 
+#include <fcntl.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <boost/asio/io_context.hpp>
+#include <filesystem>
 #include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -76,11 +80,45 @@ class Party final : public net::Handler {
 class NodeTest : public testing::Test {
  protected:
   NodeTest() {
-    for (std::size_t i = 0; i < cluster.file.nodes.size(); ++i) {
-      nodes.push_back(std::make_unique<Node>(loop, cluster.file, cluster.file.nodes[i].id, cluster.node_keys[i]));
-      const auto started = nodes.back()->start();
-      EXPECT_TRUE(started.ok()) << (started.ok() ? "" : started.error());
+    std::string name = "/tmp/zz-node-XXXXXX";
+    EXPECT_NE(::mkdtemp(name.data()), nullptr);
+    data = name;
+    nodes.resize(cluster.file.nodes.size());
+    for (std::size_t i = 0; i < nodes.size(); ++i) start(i);
+  }
+  ~NodeTest() override {
+    nodes.clear();
+    std::error_code ignored;
+    std::filesystem::remove_all(data, ignored);
+  }
+
+  void start(std::size_t i) {
+    NodeOptions options;
+    options.data = data + "/node-" + std::to_string(i);
+    options.on_failure = [this, i](const std::string& why) { failures[i] = why; };
+    nodes[i] =
+        std::make_unique<Node>(loop, cluster.file, cluster.file.nodes[i].id, cluster.node_keys[i], std::move(options));
+    const auto started = nodes[i]->start();
+    EXPECT_TRUE(started.ok()) << started.error();
+  }
+  void stop(std::size_t i) {
+    nodes[i].reset();
+    loop.poll();
+  }
+  // Puts a device that is always full in the place of a node's write-ahead log.
+  void fill_disk(std::size_t i) {
+    const std::string log = std::filesystem::canonical(data + "/node-" + std::to_string(i) + "/log").string();
+    bool found = false;
+    for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
+      std::error_code error;
+      const auto path = std::filesystem::read_symlink(entry.path(), error);
+      if (path.parent_path() != log || path.extension() != ".log") continue;
+      const int full = ::open("/dev/full", O_WRONLY | O_CLOEXEC);
+      ASSERT_GE(::dup2(full, std::stoi(entry.path().filename().string())), 0);
+      ::close(full);
+      found = true;
     }
+    ASSERT_TRUE(found) << "the fault could not be injected";
   }
 
   void run_until(const std::function<bool()>& condition, const char* what) {
@@ -146,8 +184,10 @@ class NodeTest : public testing::Test {
   }
 
   test::TestCluster cluster;
+  std::string data;  // directory of the nodes' logs
   boost::asio::io_context loop{1};
   std::vector<std::unique_ptr<Node>> nodes;
+  std::map<std::size_t, std::string> failures;  // of nodes that have stopped by themselves
   std::vector<crypto::SecretKey> executor_keys;
   std::vector<std::unique_ptr<Party>> hosts;
   std::vector<std::unique_ptr<Party>> executors;
@@ -258,6 +298,59 @@ TEST_F(NodeTest, TheOperatorIsToldTheStatus) {
     EXPECT_EQ(status["node"], node.value);
     EXPECT_EQ(status["services"][0]["service"], "kv");
   }
+}
+
+TEST_F(NodeTest, ANodeThatIsStartedAgainHasWhatItOrderedAndPromised) {
+  start_executors([](SlotId, const Request&) { return std::string("yes"); });
+  Party client(loop, cluster.file, cluster.client_keys[1]);
+  run_until([&] { return client.up.size() == 4; }, "the client's channels");
+  client.send_all(Requests{SessionId{8}, {{RequestNumber{1}, 0, SharedBytes::copy("hello")}}});
+  run_until([&] { return client.all<Acks>().size() >= 2; }, "the acknowledgements");
+  const auto ordered = [&](std::size_t i) { return service_status(i)["ordered"].get<std::uint64_t>(); };
+  run_until([&] { return ordered(1) >= 4 && ordered(1) == ordered(0); }, "the batch at node 1");
+  const auto before = ordered(1);
+  // Alone, it knows nothing but what its log tells.
+  for (const std::size_t i : {0u, 1u, 2u, 3u}) stop(i);
+  start(1);
+  EXPECT_EQ(service_status(1)["ordered"], before);
+  EXPECT_EQ(service_status(1)["learner"], false);
+}
+
+TEST_F(NodeTest, ANodeThatCannotWriteItsPromiseStopsAndDoesNotMakeIt) {
+  for (const std::size_t i : {1u, 2u, 3u}) stop(i);
+  Party backup(loop, cluster.file, cluster.node_keys[3]);
+  Party client(loop, cluster.file, cluster.client_keys[1]);
+  run_until([&] { return backup.up.contains(NodeId{0}) && client.up.contains(NodeId{0}); }, "the channels");
+  const auto request = [&](std::uint64_t number) {
+    client.send(NodeId{0}, Requests{SessionId{8}, {{RequestNumber{number}, 0, SharedBytes::copy("hello")}}});
+  };
+  request(1);
+  run_until([&] { return backup.all<PrePrepare>().size() == 1; }, "the proposal of a primary that can write");
+  fill_disk(0);
+  request(2);
+  run_until([&] { return failures.contains(0); }, "the end of the node");
+  EXPECT_THAT(failures[0], testing::HasSubstr("free some space, then start the node again"));
+  run_until([&] { return backup.up.empty() && client.up.empty(); }, "the end of its channels");
+  EXPECT_EQ(backup.all<PrePrepare>().size(), 1u);
+  // With space again it goes on from what it had promised.
+  stop(0);
+  start(0);
+  EXPECT_EQ(service_status(0)["learner"], false);
+}
+
+TEST_F(NodeTest, ANodeWhoseLogIsGoneIsALearner) {
+  stop(2);
+  std::filesystem::remove_all(data + "/node-2/log");
+  start(2);
+  EXPECT_EQ(service_status(2)["learner"], true);
+}
+
+TEST_F(NodeTest, WithoutDurabilityNothingIsWritten) {
+  for (const std::size_t i : {0u, 1u, 2u, 3u}) stop(i);
+  std::filesystem::remove_all(data);
+  cluster.file.durability = crypto::Durability::kNone;
+  start(0);
+  EXPECT_FALSE(std::filesystem::exists(data));
 }
 
 TEST_F(NodeTest, AStrangersKeyIsRefusedAndCounted) {

@@ -124,20 +124,48 @@ TEST(OversightVotes, ThatComeEarlyWithTheWrongEpochOrSizeDoNotCountOnDelivery) {
   EXPECT_EQ(refused[1].why, to_string(Refusal::kMalformed));
 }
 
-TEST(OversightVotes, ThatComeEarlyAreBoundedInDistanceAndSize) {
+TEST(OversightVotes, ThatComeEarlyAreBoundedAndTheNewestAreKept) {
   OversightDesk desk;
   desk.start();
-  EXPECT_EQ(desk.vote(0, 1 + kVotesAheadMax), Refusal::kNone);
-  EXPECT_EQ(desk.vote(0, 2 + kVotesAheadMax), Refusal::kOutOfWindow);
+  for (std::uint64_t n = 3; n <= 3 + kVotesAheadMax; ++n) ASSERT_EQ(desk.vote(0, n), Refusal::kNone) << n;
+  EXPECT_EQ(desk.vote(0, 4), Refusal::kDuplicate);
+  EXPECT_EQ(desk.vote(0, 3), Refusal::kOutOfWindow) << "3 has made room, and is older than all that is kept";
+  for (std::uint64_t n = 2; n <= 4; ++n) {
+    desk.deliver();
+    desk.vote(1, n);
+  }
+  ASSERT_EQ(desk.out.closed.size(), 1u);
+  EXPECT_EQ(desk.out.closed[0].n, Seq{4});
+}
+
+TEST(OversightVotes, ThatComeEarlyAreBoundedInSize) {
+  OversightDesk desk;
+  desk.start();
   Vote vote = desk.make_vote(1, 2);
+  vote.replies.resize(kAheadDigestsMax + 1);
+  EXPECT_EQ(desk.core->step(SlotId{1}, Incarnation{1}, vote), Refusal::kQueueFull);
   vote.replies.resize(1'024);
   const std::size_t fit = kAheadDigestsMax / 1'024;
-  for (std::size_t i = 0; i < fit; ++i) {
-    vote.n = Seq{2 + i};
+  for (std::size_t i = 0; i <= fit; ++i) {
+    vote.n = Seq{3 + i};
     ASSERT_EQ(desk.core->step(SlotId{1}, Incarnation{1}, vote), Refusal::kNone) << i;
   }
-  vote.n = Seq{2 + fit};
-  EXPECT_EQ(desk.core->step(SlotId{1}, Incarnation{1}, vote), Refusal::kQueueFull);
+  vote.n = Seq{3};
+  EXPECT_EQ(desk.core->step(SlotId{1}, Incarnation{1}, vote), Refusal::kOutOfWindow) << "the oldest is gone";
+  vote.n = Seq{4};
+  EXPECT_EQ(desk.core->step(SlotId{1}, Incarnation{1}, vote), Refusal::kDuplicate);
+}
+
+TEST(OversightVotes, ACloseTellsWhatItWasClosedBy) {
+  OversightDesk desk;
+  desk.start();
+  const std::uint64_t n = desk.deliver(2);
+  EXPECT_FALSE(desk.core->closed_digest(Seq{0}));
+  EXPECT_FALSE(desk.core->closed_digest(Seq{n}));
+  EXPECT_FALSE(desk.core->closed_digest(Seq{n + 1}));
+  desk.vote(0, n);
+  desk.vote(1, n);
+  EXPECT_EQ(desk.core->closed_digest(Seq{n}), vote_digest(Seq{n}, replies_saying(Seq{n}, 2, "right")));
 }
 
 TEST(OversightVotes, OfAWokenSlotAreComparedWithWhatWasClosedLongAgo) {

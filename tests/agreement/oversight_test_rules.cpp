@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <set>
+
 #include "agreement/epoch_rules.hpp"
 #include "agreement/slot_table.hpp"
 #include "agreement/vote_book.hpp"
@@ -270,6 +272,113 @@ TEST(VoteBook, HoldsNoMoreBallotsThanItsBoundForASlotThatOwesForEver) {
   EXPECT_EQ(book.find(Seq{100}), nullptr);
   EXPECT_NE(book.find(Seq{kBallotsMax}), nullptr);
   EXPECT_EQ(book.closed_through(), Seq{kBallotsMax + 100});
+}
+
+TEST(SlotTable, TheDigestCoversAllThatDecidesWhatComes) {
+  const Parties parties(1, 1);
+  const auto joined = [&parties](Seq at) {
+    SlotTable table(ServiceId{0}, 1, 1);
+    for (std::uint16_t i = 0; i < 3; ++i) EXPECT_TRUE(table.apply(at, parties.join(SlotId{i}, Incarnation{1})));
+    return table;
+  };
+  const SlotTable base = joined(Seq{1});
+  EXPECT_EQ(base.digest(), joined(Seq{1}).digest());
+  std::set<Digest> seen{SlotTable(ServiceId{0}, 1, 1).digest(), SlotTable(ServiceId{1}, 1, 1).digest(), base.digest(),
+                        joined(Seq{2}).digest()};
+  EXPECT_EQ(seen.size(), 4u);
+  SlotTable other = base;
+  Join join = parties.join(SlotId{2}, Incarnation{2});
+  ASSERT_TRUE(other.apply(Seq{2}, join));
+  EXPECT_TRUE(seen.insert(other.digest()).second) << "an incarnation";
+  other = base;
+  join.key.bytes[3] ^= 1;
+  ASSERT_TRUE(other.apply(Seq{2}, join));
+  EXPECT_TRUE(seen.insert(other.digest()).second) << "its key";
+  // The same table now, but with other epochs before.
+  std::vector<Digest> ends;
+  for (const Seq early : {Seq{10}, Seq{11}}) {
+    SlotTable table = base;
+    ASSERT_TRUE(table.apply(early, good_change(parties)));
+    EXPECT_TRUE(seen.insert(table.digest()).second) << "an epoch";
+    ASSERT_TRUE(table.apply(Seq{20}, parties.join(SlotId{1}, Incarnation{2})));
+    ends.push_back(table.digest());
+  }
+  EXPECT_NE(ends[0], ends[1]) << "which epoch batch 11 belongs to decides about votes for it";
+}
+
+TEST(VoteBook, PresumesBatchesClosedUntilVotesCloseThem) {
+  VoteBook book(1);
+  const auto cast = [&book](std::uint16_t slot, std::uint64_t n, const std::string& say) {
+    return book.cast(SlotId{slot}, Seq{n}, replies_saying(Seq{n}, 1, say), Micros{});
+  };
+  book.expect(SlotId{0}, Seq{});
+  book.expect(SlotId{1}, Seq{});
+  for (std::uint64_t n = 1; n <= 4; ++n) book.open(Seq{n}, 1, Micros{});
+  cast(0, 3, "a");
+  cast(1, 3, "a");
+  cast(0, 4, "a");
+  cast(1, 4, "a");
+  book.presume_closed(Seq{2});
+  EXPECT_EQ(book.closed_through(), Seq{4});
+  EXPECT_TRUE(book.is_closed(Seq{1}));
+  EXPECT_FALSE(book.closed_digest(Seq{1}));
+  EXPECT_EQ(cast(1, 1, "b").effect, VoteBook::Effect::kCounted);
+  EXPECT_EQ(cast(1, 1, "a").refusal, Refusal::kConflict) << "a vote is still final";
+  EXPECT_EQ(cast(0, 1, "a").effect, VoteBook::Effect::kCounted);
+  const VoteBook::Cast closing = cast(2, 1, "a");
+  EXPECT_EQ(closing.effect, VoteBook::Effect::kClosed);
+  EXPECT_EQ(closing.closing.dissenting, bit_of(SlotId{1}));
+  EXPECT_EQ(book.closed_digest(Seq{1}), vote_digest(Seq{1}, replies_saying(Seq{1}, 1, "a")));
+  cast(0, 2, "a");
+  cast(2, 2, "a");
+  EXPECT_TRUE(book.closed_digest(Seq{2}));
+  EXPECT_FALSE(book.owed(SlotId{1})) << "nobody owes a vote for what was presumed closed";
+}
+
+TEST(VoteBook, APresumptionForgivesNoDebtForWhatVotesHaveClosedHere) {
+  VoteBook book(1);
+  book.expect(SlotId{1}, Seq{});
+  for (std::uint64_t n = 1; n <= 3; ++n) book.open(Seq{n}, 0, Micros{});
+  for (const std::uint16_t slot : std::initializer_list<std::uint16_t>{0, 2}) {
+    static_cast<void>(book.cast(SlotId{slot}, Seq{2}, {}, Micros{}));
+  }
+  book.presume_closed(Seq{3});
+  ASSERT_TRUE(book.owed(SlotId{1}));
+  EXPECT_EQ(book.owed(SlotId{1})->n, Seq{2});
+}
+
+TEST(VoteBook, HoldsPresumedBallotsAsLongAsTheirVotesMayBeSaidAgain) {
+  VoteBook book(1);
+  for (std::uint64_t n = 1; n <= 5'000; ++n) {
+    book.open(Seq{n}, 1, Micros{});
+    book.presume_closed(Seq{n});
+  }
+  EXPECT_EQ(book.find(Seq{5'000 - kPresumedMax}), nullptr);
+  EXPECT_NE(book.find(Seq{5'000 - kPresumedMax + 1}), nullptr);
+  VoteBook wide(1);
+  for (std::uint64_t n = 1; n <= 1'000; ++n) {
+    wide.open(Seq{n}, 1'024, Micros{});
+    wide.presume_closed(Seq{n});
+  }
+  EXPECT_EQ(wide.find(Seq{1'000 - kPresumedDigestsMax / 1'024}), nullptr);
+  EXPECT_NE(wide.find(Seq{1'000 - kPresumedDigestsMax / 1'024 + 1}), nullptr);
+}
+
+TEST(VoteBook, CallsNobodyWrongWhereItDoesNotKnowTheClosing) {
+  VoteBook book(1);
+  for (std::uint64_t n = 1; n <= 5'000; ++n) {
+    book.open(Seq{n}, 1, Micros{});
+    book.presume_closed(Seq{n});
+  }
+  ASSERT_EQ(book.find(Seq{7}), nullptr);
+  VoteBook::Cast cast = book.cast(SlotId{0}, Seq{7}, replies_saying(Seq{7}, 1, "whatever"), Micros{});
+  EXPECT_EQ(cast.refusal, Refusal::kNone);
+  EXPECT_EQ(cast.effect, VoteBook::Effect::kCounted);
+  EXPECT_EQ(book.last_vote(SlotId{0}), Seq{7});
+  cast = book.cast(SlotId{0}, Seq{6}, replies_saying(Seq{6}, 1, "else"), Micros{});
+  EXPECT_EQ(cast.refusal, Refusal::kDuplicate);
+  EXPECT_EQ(cast.effect, VoteBook::Effect::kNone);
+  EXPECT_FALSE(book.closed_digest(Seq{7}));
 }
 
 }  // namespace

@@ -160,7 +160,8 @@ class OversightDesk {
     std::vector<SystemOp> joins;
     for (std::uint16_t i = 0; i < slots; ++i) joins.emplace_back(parties.join(SlotId{i}, Incarnation{1}));
     requests_of.push_back(0);
-    core->deliver(make_delivery(Seq{1}, 0, joins));
+    order.push_back(make_delivery(Seq{1}, 0, joins));
+    core->deliver(order.back());
     for (const SlotId slot : core->notice().active) {
       up(slot.value);
       EXPECT_EQ(vote(slot.value, 1), Refusal::kNone);
@@ -173,9 +174,22 @@ class OversightDesk {
   std::uint64_t deliver(std::size_t requests = 1, std::vector<SystemOp> system = {}) {
     requests_of.push_back(requests);
     const std::uint64_t n = requests_of.size();
-    core->deliver(make_delivery(Seq{n}, requests, std::move(system)));
+    order.push_back(make_delivery(Seq{n}, requests, std::move(system)));
+    core->deliver(order.back());
     collect();
     return n;
+  }
+  // The node starts again with its order and without votes; up to `stable` 2f+1 nodes have closed it.
+  void restart(std::uint64_t stable) {
+    core = std::make_unique<Oversight>(parties.cluster, ServiceId{0}, NodeId{0}, parties.node_keys[0], memory);
+    clear();
+    for (const Delivery& batch : order) {
+      core->deliver(batch);
+      core->presume_closed(std::min(batch.header->n, Seq{stable}));
+    }
+    time.value += 3'600'000 * kMs;
+    core->tick(time);
+    collect();
   }
   [[nodiscard]] Incarnation incarnation(std::uint16_t slot) const { return core->notice().incarnations[slot]; }
   [[nodiscard]] Vote make_vote(std::uint16_t slot, std::uint64_t n, const std::string& say = "right") const {
@@ -253,6 +267,7 @@ class OversightDesk {
   std::unique_ptr<Oversight> core;
   OversightOutput out;
   std::vector<std::size_t> requests_of;  // [n - 1]
+  std::vector<Delivery> order;           // [n - 1]
   Micros time{1'000'000'000};
 
  private:

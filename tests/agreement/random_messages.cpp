@@ -220,12 +220,140 @@ struct Maker {
   }
   void make(StatusQuery&) {}
   void make(StatusReport& m) { m.json = payload().text(); }
+
+  std::shared_ptr<BatchHeader> header_with_references() {
+    auto h = header();
+    for (std::size_t i = count(); i > 0; --i) h->references.push_back(reference());
+    return h;
+  }
+  CheckpointState state() {
+    CheckpointState out;
+    id(out.n);
+    fill(out.history.bytes);
+    fill(out.results.bytes);
+    fill(out.table.bytes);
+    return out;
+  }
+  CertificatePtr certificate() {
+    auto made = std::make_shared<StableCertificate>();
+    made->service = service;
+    made->state = state();
+    made->parts.resize(prng.below(17));
+    for (auto& part : made->parts) {
+      signer(part.signer);
+      fill(part.signature.bytes);
+    }
+    return made;
+  }
+  std::vector<Claim> claims() {
+    std::vector<Claim> out(count());
+    for (Claim& claim : out) {
+      id(claim.n);
+      id(claim.view);
+      fill(claim.digest.bytes);
+    }
+    return out;
+  }
+  void make(FetchHeaders& m) { m.wanted = digests(); }
+  void make(Headers& m) {
+    for (std::size_t i = prng.below(std::min<std::size_t>(shape.items_max, 16) + 1); i > 0; --i) {
+      m.headers.push_back(prng.below(4) == 0 ? null_header(service, Seq{prng.next()}) : header_with_references());
+    }
+  }
+  void make(Checkpoint& m) {
+    m.service = service;
+    signer(m.signer);
+    m.state = state();
+    fill(m.signature.bytes);
+  }
+  void make(Stable& m) { m.certificate = certificate(); }
+  void make(FetchOrder& m) { id(m.from); }
+  void make(OrderProof& m) {
+    m.certificate = certificate();
+    id(m.from);
+    m.digests = digests();
+  }
+  void make(ViewChangePtr& m) {
+    auto made = std::make_shared<ViewChange>();
+    made->service = service;
+    signer(made->signer);
+    id(made->view);
+    if (prng.below(3) != 0) made->stable = certificate();
+    made->prepared = claims();
+    made->pre_prepared = claims();
+    fill(made->signature.bytes);
+    m = std::move(made);
+  }
+  void make(NewViewPtr& m) {
+    auto made = std::make_shared<NewView>();
+    made->service = service;
+    signer(made->signer);
+    id(made->view);
+    made->proof.resize(prng.below(5));
+    for (ViewChangePtr& part : made->proof) make(part);
+    id(made->start);
+    made->chosen = digests();
+    if (!made->chosen.empty()) made->chosen.front() = Digest{};  // null
+    fill(made->signature.bytes);
+    m = std::move(made);
+  }
+  void make(Progress& m) {
+    id(m.view);
+    m.changing = prng.below(2) != 0;
+    id(m.delivered);
+    id(m.stable);
+    m.complains = prng.below(2) != 0;
+    id(m.settled);
+  }
+  void make(VouchQuery& m) {
+    for (std::size_t i = count(); i > 0; --i) m.references.push_back(reference());
+  }
+  void make(Propose& m) { m.op = system(); }
+  void make(Vouched& m) {
+    for (std::size_t i = count(); i > 0; --i) m.references.push_back(reference());
+  }
+
+  void make(ViewRecord& r) {
+    id(r.view);
+    r.changing = prng.below(2) != 0;
+    if (r.changing) make(r.sent);
+    if (!r.changing && prng.below(3) != 0) make(r.accepted);
+  }
+  void make(AcceptedRecord& r) {
+    id(r.view);
+    if (prng.below(8) == 0) {  // the header is in another record
+      id(r.n);
+      fill(r.digest.bytes);
+      return;
+    }
+    Batch batch;
+    make(batch);
+    r.n = batch.header->n;
+    r.digest = batch.digest;
+    r.header = batch.header;
+    r.bodies = batch.requests;
+    for (RequestPtr& body : r.bodies) {
+      if (prng.below(3) == 0) body = nullptr;
+    }
+  }
+  void make(PreparedRecord& r) {
+    id(r.view);
+    id(r.n);
+    fill(r.digest.bytes);
+  }
+  void make(OrderedRecord& r) {
+    Batch batch;
+    make(batch);
+    r = {batch.header->n, batch.digest, batch.header, batch.requests};
+  }
+  void make(StableRecord& r) { r.certificate = certificate(); }
+  void make(LearnerRecord& r) { r.learner = prng.below(2) != 0; }
 };
 
-template <std::size_t kIndex = 0>
-void make_kind(Maker& maker, std::size_t kind, Body& out) {
-  if constexpr (kIndex < kKinds) {
-    if (kind == kIndex) return maker.make(out.emplace<kIndex>());
+template <std::size_t kIndex = 0, class Variant>
+void make_kind(Maker& maker, std::size_t kind, Variant& out) {
+  if constexpr (kIndex < std::variant_size_v<Variant>) {
+    if (kind == kIndex) return maker.make(out.template emplace<kIndex>());
     make_kind<kIndex + 1>(maker, kind, out);
   }
 }
@@ -247,15 +375,18 @@ bool same(const EpochChange& a, const EpochChange& b) {
   return std::tie(a.epoch, a.active, a.evicted) == std::tie(b.epoch, b.active, b.evicted) &&
          all_equal(a.proof, b.proof, [](const auto& x, const auto& y) { return same(x, y); });
 }
+bool same(const SystemOp& x, const SystemOp& y) {
+  if (x.index() != y.index()) return false;
+  if (const auto* change = std::get_if<EpochChange>(&x)) return same(*change, std::get<EpochChange>(y));
+  return same(std::get<Join>(x), std::get<Join>(y));
+}
 bool same(const HeaderPtr& a, const HeaderPtr& b) {
+  if (!a || !b) return a == b;
   return std::tie(a->service, a->n, a->time, a->references) == std::tie(b->service, b->n, b->time, b->references) &&
-         all_equal(a->system, b->system, [](const SystemOp& x, const SystemOp& y) {
-           if (x.index() != y.index()) return false;
-           if (const auto* change = std::get_if<EpochChange>(&x)) return same(*change, std::get<EpochChange>(y));
-           return same(std::get<Join>(x), std::get<Join>(y));
-         });
+         all_equal(a->system, b->system, [](const SystemOp& x, const SystemOp& y) { return same(x, y); });
 }
 bool same(const RequestPtr& a, const RequestPtr& b) {
+  if (!a || !b) return a == b;
   return std::tie(a->client, a->session, a->number, a->flags, a->op, a->digest) ==
          std::tie(b->client, b->session, b->number, b->flags, b->op, b->digest);
 }
@@ -313,6 +444,59 @@ bool same(const EpochNotice& a, const EpochNotice& b) { return a == b; }
 bool same(const SlotDead& a, const SlotDead& b) { return a.slot == b.slot && a.incarnation == b.incarnation; }
 bool same(const StatusQuery&, const StatusQuery&) { return true; }
 bool same(const StatusReport& a, const StatusReport& b) { return a.json == b.json; }
+bool same(const FetchHeaders& a, const FetchHeaders& b) { return a.wanted == b.wanted; }
+bool same(const Headers& a, const Headers& b) {
+  return all_equal(a.headers, b.headers, [](const auto& x, const auto& y) { return same(x, y); });
+}
+bool same(const Checkpoint& a, const Checkpoint& b) {
+  return std::tie(a.service, a.signer, a.state, a.signature) == std::tie(b.service, b.signer, b.state, b.signature);
+}
+bool same(const CertificatePtr& a, const CertificatePtr& b) {
+  if (!a || !b) return a == b;
+  return a->service == b->service && a->state == b->state &&
+         all_equal(a->parts, b->parts,
+                   [](const auto& x, const auto& y) { return x.signer == y.signer && x.signature == y.signature; });
+}
+bool same(const Stable& a, const Stable& b) { return same(a.certificate, b.certificate); }
+bool same(const FetchOrder& a, const FetchOrder& b) { return a.from == b.from; }
+bool same(const OrderProof& a, const OrderProof& b) {
+  return a.from == b.from && a.digests == b.digests && same(a.certificate, b.certificate);
+}
+bool same(const ViewChangePtr& a, const ViewChangePtr& b) {
+  if (!a || !b) return a == b;
+  return std::tie(a->service, a->signer, a->view, a->prepared, a->pre_prepared, a->signature) ==
+             std::tie(b->service, b->signer, b->view, b->prepared, b->pre_prepared, b->signature) &&
+         same(a->stable, b->stable);
+}
+bool same(const NewViewPtr& a, const NewViewPtr& b) {
+  if (!a || !b) return a == b;
+  return std::tie(a->service, a->signer, a->view, a->start, a->chosen, a->signature) ==
+             std::tie(b->service, b->signer, b->view, b->start, b->chosen, b->signature) &&
+         all_equal(a->proof, b->proof, [](const auto& x, const auto& y) { return same(x, y); });
+}
+bool same(const Progress& a, const Progress& b) {
+  return std::tie(a.view, a.changing, a.delivered, a.stable, a.complains, a.settled) ==
+         std::tie(b.view, b.changing, b.delivered, b.stable, b.complains, b.settled);
+}
+bool same(const VouchQuery& a, const VouchQuery& b) { return a.references == b.references; }
+bool same(const Propose& a, const Propose& b) { return same(a.op, b.op); }
+bool same(const Vouched& a, const Vouched& b) { return a.references == b.references; }
+
+bool same(const ViewRecord& a, const ViewRecord& b) {
+  return a.view == b.view && a.changing == b.changing && same(a.sent, b.sent) && same(a.accepted, b.accepted);
+}
+bool same(const AcceptedRecord& a, const AcceptedRecord& b) {
+  return std::tie(a.view, a.n, a.digest) == std::tie(b.view, b.n, b.digest) && same(a.header, b.header) &&
+         same(a.bodies, b.bodies);
+}
+bool same(const PreparedRecord& a, const PreparedRecord& b) {
+  return std::tie(a.view, a.n, a.digest) == std::tie(b.view, b.n, b.digest);
+}
+bool same(const OrderedRecord& a, const OrderedRecord& b) {
+  return std::tie(a.n, a.digest) == std::tie(b.n, b.digest) && same(a.header, b.header) && same(a.requests, b.requests);
+}
+bool same(const StableRecord& a, const StableRecord& b) { return same(a.certificate, b.certificate); }
+bool same(const LearnerRecord& a, const LearnerRecord& b) { return a.learner == b.learner; }
 
 }  // namespace
 
@@ -324,18 +508,39 @@ Message random_message(Prng& prng, std::size_t kind, const RandomShape& shape) {
   return out;
 }
 
+LogRecord random_record(Prng& prng, std::size_t kind, ServiceId service, const RandomShape& shape) {
+  LogRecord out;
+  Maker maker{prng, shape, service};
+  make_kind(maker, kind, out);
+  return out;
+}
+
 const char* kind_name(std::size_t kind) {
   static constexpr const char* kNames[] = {
-      "PrePrepare", "Prepare",   "Commit",      "FetchBodies", "Bodies",   "Requests",    "Acks",
-      "Rejected",   "Subscribe", "Orders",      "Batch",       "Vote",     "Replies",     "FetchReplies",
-      "Wake",       "Suspect",   "EpochNotice", "Join",        "SlotDead", "StatusQuery", "StatusReport"};
+      "PrePrepare",   "Prepare",   "Commit",      "FetchBodies", "Bodies",     "Requests",    "Acks",
+      "Rejected",     "Subscribe", "Orders",      "Batch",       "Vote",       "Replies",     "FetchReplies",
+      "Wake",         "Suspect",   "EpochNotice", "Join",        "SlotDead",   "StatusQuery", "StatusReport",
+      "FetchHeaders", "Headers",   "Checkpoint",  "Stable",      "FetchOrder", "OrderProof",  "ViewChange",
+      "NewView",      "Progress",  "VouchQuery",  "Vouched",
+      "Propose"};
   static_assert(std::size(kNames) == kKinds);
+  return kNames[kind];
+}
+
+const char* record_name(std::size_t kind) {
+  static constexpr const char* kNames[] = {"View", "Accepted", "Prepared", "Ordered", "Stable", "Learner"};
+  static_assert(std::size(kNames) == kRecordKinds);
   return kNames[kind];
 }
 
 bool equal(const Message& a, const Message& b) {
   if (a.service != b.service || a.body.index() != b.body.index()) return false;
   return std::visit([&b](const auto& x) { return same(x, std::get<std::decay_t<decltype(x)>>(b.body)); }, a.body);
+}
+
+bool equal(const LogRecord& a, const LogRecord& b) {
+  if (a.index() != b.index()) return false;
+  return std::visit([&b](const auto& x) { return same(x, std::get<std::decay_t<decltype(x)>>(b)); }, a);
 }
 
 }  // namespace zz::agreement::testing

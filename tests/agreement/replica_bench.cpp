@@ -39,7 +39,9 @@ class Bench {
     config.f = load.f;
     for (std::uint16_t i = 0; i < nodes_; ++i) {
       config.self = NodeId{i};
-      replicas_.push_back(std::make_unique<Replica>(config, rules_, observer_));
+      const Keys& keys = Keys::of(load.f);
+      authorities_.push_back(std::make_unique<Authority>(keys.file, config.service, config.self, keys.keys[i]));
+      replicas_.push_back(std::make_unique<Replica>(config, *authorities_.back(), rules_, observer_));
     }
     next_.assign((load.outstanding + kPerSession - 1) / kPerSession, 0);
   }
@@ -93,12 +95,13 @@ class Bench {
     requests.swap(requests_[node]);
     packets.swap(inbox_[node]);
     const std::int64_t before = cpu_ns();
-    replica.tick(Micros{kNoon.value + static_cast<std::int64_t>(turns_) * 100});
+    const Micros now{static_cast<std::int64_t>(turns_) * 100};
+    replica.tick(now, Micros{kNoon.value + now.value});
     for (RequestPtr& request : requests) static_cast<void>(replica.vouch(std::move(request)));
     for (const Packet& packet : packets) hand_over(replica, packet);
     ReplicaOutput out = replica.take_output();
     const Seq delivered = replica.last_delivered();
-    if (delivered.value > kWindow / 2) replica.set_low_watermark(Seq{delivered.value - kWindow / 2});
+    if (delivered.value > kWindow / 2) replica.set_stable(unsigned_certificate(Seq{delivered.value - kWindow / 2}));
     spent_[node] += cpu_ns() - before;
 
     for (Outgoing& outgoing : out.send) {
@@ -131,6 +134,7 @@ class Bench {
   std::uint32_t nodes_;
   TestRules rules_;
   NullObserver observer_;
+  std::vector<std::unique_ptr<Authority>> authorities_;
   std::vector<std::unique_ptr<Replica>> replicas_;
   std::vector<std::vector<Packet>> inbox_;
   std::vector<std::vector<RequestPtr>> requests_;

@@ -3,13 +3,16 @@
 // Helpers for tests of the ordering core: one replica alone, spoken to by hand, and a cluster of replicas whose outputs
 // are routed to each other through a network that can drop, copy and reorder. One thread, no time but what a test says.
 
+#include <array>
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include "agreement/authority.hpp"
 #include "agreement/messages.hpp"
 #include "agreement/replica.hpp"
 #include "base/observer.hpp"
@@ -19,6 +22,38 @@
 namespace zz::agreement::testing {
 
 inline constexpr Micros kNoon{1'700'000'000'000'000};
+inline constexpr std::uint64_t kWindow = 256;  // ReplicaConfig's default
+
+// The keys of a cluster without addresses, equal in every run.
+struct Keys {
+  explicit Keys(std::uint32_t f) {
+    ZZ_ASSERT(crypto::init().ok());
+    file.f = f;
+    file.services.resize(4);
+    for (std::uint32_t i = 0; i < file.n(); ++i) {
+      std::array<std::uint8_t, 32> seed{};
+      seed[0] = static_cast<std::uint8_t>(i + 1);
+      keys.push_back(crypto::SecretKey::from_seed(seed));
+      const auto id = static_cast<std::uint16_t>(i);
+      file.nodes.push_back({NodeId{id}, HostId{id}, {}, keys.back().public_key()});
+    }
+  }
+  static Keys& of(std::uint32_t f) {
+    static std::map<std::uint32_t, std::unique_ptr<Keys>> all;
+    auto& made = all[f];
+    if (!made) made = std::make_unique<Keys>(f);
+    return *made;
+  }
+  crypto::ClusterFile file;
+  std::vector<crypto::SecretKey> keys;
+};
+
+// A stable checkpoint as Replica takes it: who calls it has checked it.
+inline CertificatePtr unsigned_certificate(Seq n) {
+  auto certificate = std::make_shared<StableCertificate>();
+  certificate->state.n = n;
+  return certificate;
+}
 
 // Admits every operation but those of incarnation kForbidden.
 class TestRules final : public SystemRules {
@@ -65,15 +100,20 @@ inline PrePrepare make_proposal(std::uint64_t n, const std::vector<RequestPtr>& 
 class LoneReplica {
  public:
   explicit LoneReplica(std::uint16_t self, ReplicaConfig config = {})
-      : replica_(with_self(config, self), rules_, observer_) {
-    replica_.tick(kNoon);
+      : authority_(Keys::of(config.f).file, config.service, NodeId{self}, Keys::of(config.f).keys[self]),
+        replica_(with_self(config, self), authority_, rules_, observer_) {
+    tick(kNoon);
   }
   Replica* operator->() { return &replica_; }
+  void tick(Micros wall) { replica_.tick(Micros{wall.value - kNoon.value}, wall); }
 
   // Gathers the outputs until now.
   LoneReplica& drain() {
     ReplicaOutput out = replica_.take_output();
-    for (Outgoing& outgoing : out.send) sent.push_back(std::move(outgoing));
+    for (LogRecord& record : out.log) logged.push_back(std::move(record));
+    for (Outgoing& outgoing : out.send) {
+      if (!std::holds_alternative<Progress>(outgoing.body)) sent.push_back(std::move(outgoing));
+    }
     for (Delivery& delivery : out.deliver) delivered.push_back(std::move(delivery));
     return *this;
   }
@@ -100,7 +140,8 @@ class LoneReplica {
     drain();
   }
 
-  std::vector<Outgoing> sent;
+  std::vector<LogRecord> logged;
+  std::vector<Outgoing> sent;  // but PROGRESS
   std::vector<Delivery> delivered;
 
  private:
@@ -111,6 +152,7 @@ class LoneReplica {
   }
   TestRules rules_;
   NullObserver observer_;
+  Authority authority_;
   Replica replica_;
 };
 
@@ -125,17 +167,40 @@ class ReplicaCluster {
   explicit ReplicaCluster(ReplicaConfig config = {}) : nodes_(3 * config.f + 1), service_(config.service) {
     delivered.resize(nodes_);
     refusals.resize(nodes_);
+    logs.resize(nodes_);
     for (std::uint16_t i = 0; i < nodes_; ++i) {
       config.self = NodeId{i};
-      replicas_.push_back(std::make_unique<Replica>(config, rules_, observer_));
+      const Keys& keys = Keys::of(config.f);
+      authorities_.push_back(std::make_unique<Authority>(keys.file, config.service, config.self, keys.keys[i]));
+      replicas_.push_back(std::make_unique<Replica>(config, *authorities_.back(), rules_, observer_));
     }
+    config_ = config;
     tick(kNoon);
   }
   [[nodiscard]] std::uint32_t size() const { return nodes_; }
   Replica& at(std::size_t node) { return *replicas_[node]; }
 
   void tick(Micros wall) {
-    for (const auto& replica : replicas_) replica->tick(wall);
+    wall_ = wall;
+    for (const auto& replica : replicas_) replica->tick(Micros{wall.value - kNoon.value}, wall);
+  }
+  // The node loses everything but its log.
+  void restart(std::size_t node) {
+    ReplicaConfig config = config_;
+    config.self = NodeId{static_cast<std::uint16_t>(node)};
+    replicas_[node] = std::make_unique<Replica>(config, *authorities_[node], rules_, observer_);
+    replicas_[node]->restore(logs[node].recovered());
+    delivered[node].clear();
+    replicas_[node]->tick(Micros{wall_.value - kNoon.value}, wall_);
+    std::erase_if(wire, [node](const Packet& packet) { return packet.to.value == node; });
+    for (std::size_t i = 0; i < nodes_; ++i) {
+      if (i == node) continue;
+      replicas_[i]->peer_up(NodeId{static_cast<std::uint16_t>(node)});
+      replicas_[node]->peer_up(NodeId{static_cast<std::uint16_t>(i)});
+    }
+  }
+  void set_stable(Seq n) {
+    for (const auto& replica : replicas_) replica->set_stable(unsigned_certificate(n));
   }
   // The client's own channel to every node.
   void submit(const RequestPtr& request) {
@@ -145,6 +210,7 @@ class ReplicaCluster {
   void collect(std::size_t node) {
     ReplicaOutput out = replicas_[node]->take_output();
     const NodeId from{static_cast<std::uint16_t>(node)};
+    for (const LogRecord& record : out.log) logs[node].apply(record);
     for (Outgoing& outgoing : out.send) {
       for (std::uint16_t to = 0; to < nodes_; ++to) {
         if (NodeId{to} == from || (outgoing.to && *outgoing.to != NodeId{to})) continue;
@@ -196,6 +262,7 @@ class ReplicaCluster {
 
   std::vector<std::vector<Delivery>> delivered;  // per node
   std::vector<RefusalCounts> refusals;           // per node, of packets
+  std::vector<LogImage> logs;                    // per node
   std::deque<Packet> wire;
   std::function<bool(Packet&)> pass;  // false: the packet is lost; may change it
   std::function<void()> step_hook;    // after every packet of run_shuffled
@@ -205,6 +272,9 @@ class ReplicaCluster {
   ServiceId service_;
   TestRules rules_;
   NullObserver observer_;
+  ReplicaConfig config_;
+  Micros wall_;
+  std::vector<std::unique_ptr<Authority>> authorities_;
   std::vector<std::unique_ptr<Replica>> replicas_;
 };
 

@@ -273,7 +273,7 @@ TEST_F(Backup, ForgetsWhatLiesBelowTheLowWatermark) {
   node.finish(p);
   ASSERT_EQ(node->last_delivered(), Seq{1});
   EXPECT_EQ(node.propose(p), Refusal::kDuplicate);
-  node->set_low_watermark(Seq{1});
+  node->set_stable(unsigned_certificate(Seq{1}));
   EXPECT_EQ(node->low_watermark(), Seq{1});
   EXPECT_EQ(node.propose(p), Refusal::kOutOfWindow);
   EXPECT_EQ(node.commit(0, p), Refusal::kOutOfWindow);
@@ -281,7 +281,7 @@ TEST_F(Backup, ForgetsWhatLiesBelowTheLowWatermark) {
   node->vouch(late);
   const PrePrepare last = make_proposal(kWindow + 1, {late}, kNoon + kSecond);
   EXPECT_EQ(node.propose(last), Refusal::kNone);
-  node->set_low_watermark(Seq{0});
+  node->set_stable(unsigned_certificate(Seq{0}));
   EXPECT_EQ(node->low_watermark(), Seq{1});
 }
 
@@ -501,7 +501,7 @@ TEST(Replica, OrdersSystemOperationsWhenTheWindowIsShutForRequests) {
     cluster.run();
   }
   EXPECT_EQ(cluster.at(0).waiting_requests(), 200 - shut.value);
-  EXPECT_EQ(cluster.at(3).last_delivered(), Seq{kWindow * 7 / 8});
+  EXPECT_EQ(cluster.at(3).last_delivered(), Seq{kWindow});
   const Delivery& last = cluster.delivered[3].back();
   EXPECT_THAT(last.header->system, SizeIs(1));
   EXPECT_THAT(last.header->references, IsEmpty());
@@ -528,11 +528,11 @@ TEST(SystemQueue, AnOperationIsCarriedByOneBatchAndLeavesWhenDelivered) {
   EXPECT_FALSE(queue.due());
   EXPECT_TRUE(queue.add(system_op_digest(make_join(1, 5)), make_join(1, 5)));
   EXPECT_TRUE(queue.due());
-  EXPECT_THAT(queue.take(Seq{3}), SizeIs(1));
+  EXPECT_THAT(queue.take(Seq{3}, Seq{3}), SizeIs(1));
   EXPECT_FALSE(queue.due());
-  EXPECT_THAT(queue.take(Seq{4}), IsEmpty());
+  EXPECT_THAT(queue.take(Seq{4}, Seq{4}), IsEmpty());
   EXPECT_TRUE(queue.contains(system_op_digest(make_join(1, 5))));
-  queue.delivered(make_join(1, 5));
+  queue.delivered(Seq{1}, make_join(1, 5));
   EXPECT_FALSE(queue.contains(system_op_digest(make_join(1, 5))));
 }
 
@@ -541,9 +541,9 @@ TEST(SystemQueue, ADeliveredOperationTakesThoseWithItThatItOvertook) {
   const std::vector<SystemOp> ops = {make_join(1, 5), make_join(1, 6),  make_join(2, 5),
                                      make_epoch(1),   make_epoch(2, 1), make_epoch(3)};
   for (const SystemOp& op : ops) ASSERT_TRUE(queue.add(system_op_digest(op), op));
-  queue.delivered(make_join(1, 6));
-  queue.delivered(make_epoch(2));  // another of the same epoch stays: this one may have had no effect
-  const std::vector<SystemOp> left = queue.take(Seq{1});
+  queue.delivered(Seq{1}, make_join(1, 6));
+  queue.delivered(Seq{1}, make_epoch(2));  // another of the same epoch stays: this one may have had no effect
+  const std::vector<SystemOp> left = queue.take(Seq{1}, Seq{1});
   ASSERT_THAT(left, SizeIs(3));
   EXPECT_EQ(system_op_digest(left[0]), system_op_digest(ops[2]));
   EXPECT_EQ(system_op_digest(left[1]), system_op_digest(ops[4]));
@@ -583,20 +583,24 @@ TEST(Replica, SaysNothingToANewcomerOfWhatItDoesNotStandFor) {
   EXPECT_THAT(backup.drain().sent, IsEmpty());
 }
 
-TEST(Replica, TellsANewcomerAtMostOncePerBodyTimeout) {
+TEST(Replica, RepairsAPeerAtMostOncePerHalfProgressInterval) {
   LoneReplica primary(0);
   primary->vouch(make_request(1, 7, 1));
   primary.drain();
   const auto told = [&] { return primary.said<PrePrepare>().size() - 1; };
-  for (int i = 0; i < 5; ++i) primary->peer_up(NodeId{2});
+  const Progress behind{};
+  for (int i = 0; i < 5; ++i) {
+    primary->peer_up(NodeId{2});
+    primary->step(NodeId{2}, behind);
+  }
   EXPECT_EQ(told(), 1u);
-  primary->peer_up(NodeId{3});
+  primary->step(NodeId{3}, behind);
   EXPECT_EQ(told(), 2u);
-  primary->tick(kNoon + Micros{499'999});
+  primary.tick(kNoon + Micros{99'999});
+  primary->step(NodeId{2}, behind);
   EXPECT_EQ(told(), 2u);
-  primary->tick(kNoon + Micros{500'000});
-  EXPECT_EQ(told(), 3u);
-  primary->tick(kNoon + Micros{5'000'000});
+  primary.tick(kNoon + Micros{100'000});
+  primary->step(NodeId{2}, behind);
   EXPECT_EQ(told(), 3u);
 }
 
@@ -604,11 +608,13 @@ TEST(Replica, ProposesNothingBeforeItKnowsTheTime) {
   ReplicaConfig config;
   TestRules rules;
   NullObserver observer;
-  Replica primary(config, rules, observer);
+  const Keys& keys = Keys::of(1);
+  Authority authority(keys.file, config.service, config.self, keys.keys[0]);
+  Replica primary(config, authority, rules, observer);
   primary.vouch(make_request(1, 7, 1));
   EXPECT_THAT(primary.take_output().send, IsEmpty());
-  primary.tick(kNoon);
-  EXPECT_THAT(primary.take_output().send, SizeIs(1));
+  primary.tick(Micros{}, kNoon);
+  EXPECT_THAT(primary.take_output().send, SizeIs(2));  // PROGRESS, PRE-PREPARE
 }
 
 }  // namespace

@@ -162,7 +162,7 @@ TEST(Sessions, AnEvictedOneIsForgottenAWindowLaterEverywhereAtTheSamePlace) {
   for (std::uint64_t n = 3; n <= kWindow + 1; ++n) {
     cluster.submit(cluster.request(1, 2, n - 1));
     cluster.run();
-    for (std::size_t node = 0; node < 4; ++node) cluster.at(node).set_low_watermark(Seq{n});
+    for (std::size_t node = 0; node < 4; ++node) cluster.at(node).set_stable(unsigned_certificate(Seq{n}));
   }
   ASSERT_EQ(cluster.at(0).last_delivered(), Seq{kWindow + 1});
   EXPECT_EQ(cluster.at(3).vouch(cluster.request(1, 1, 1)), Refusal::kDuplicate);
@@ -182,7 +182,8 @@ TEST(Sessions, ManyShortOnesOfOneClientGoThrough) {
       ASSERT_EQ(cluster.at(node).vouch(cluster.request(1, session, 1)), Refusal::kNone) << session;
     }
     cluster.run();
-    for (std::size_t node = 0; node < 4; ++node) cluster.at(node).set_low_watermark(cluster.at(node).last_delivered());
+    for (std::size_t node = 0; node < 4; ++node)
+      cluster.at(node).set_stable(unsigned_certificate(cluster.at(node).last_delivered()));
   }
   EXPECT_THAT(order_of(cluster.delivered[3]), SizeIs(2'000));
 }
@@ -201,7 +202,7 @@ TEST(Sessions, WhatWaitedInAForgottenOneIsDropped) {
     ASSERT_EQ(node.propose(p), Refusal::kNone);
     node.finish(p);
     ASSERT_EQ(node->last_delivered(), Seq{n});
-    node->set_low_watermark(Seq{n});
+    node->set_stable(unsigned_certificate(Seq{n}));
   };
   order(1, 1);
   ASSERT_EQ(node->vouch(make_request(1, 1, 2)), Refusal::kNone);  // never proposed
@@ -383,13 +384,13 @@ TEST_F(Fetching, AsksNodesThatStandForTheBatchForAllThatIsMissing) {
 }
 
 TEST_F(Fetching, TriesAnotherNodeAfterTheBodyTimeout) {
-  node->tick(Micros{kNoon.value + 499'999});
+  node.tick(Micros{kNoon.value + 499'999});
   EXPECT_THAT(asked(), ElementsAre(2));
-  node->tick(Micros{kNoon.value + 500'000});
+  node.tick(Micros{kNoon.value + 500'000});
   EXPECT_THAT(asked(), ElementsAre(2, 0));
-  node->tick(Micros{kNoon.value + 900'000});
+  node.tick(Micros{kNoon.value + 900'000});
   EXPECT_THAT(asked(), ElementsAre(2, 0));
-  node->tick(Micros{kNoon.value + 1'000'000});
+  node.tick(Micros{kNoon.value + 1'000'000});
   EXPECT_THAT(asked(), ElementsAre(2, 0, 2));
 }
 
@@ -402,7 +403,7 @@ TEST_F(Fetching, TriesAnotherNodeAtOnceWhenOneHasNothingButAllOnlyOncePerTimeout
   EXPECT_EQ(all[1], 0);
   EXPECT_EQ(all[2], 2);
   EXPECT_LE(all.size(), 5u);
-  node->tick(Micros{kNoon.value + 500'000});
+  node.tick(Micros{kNoon.value + 500'000});
   EXPECT_EQ(asked().size(), all.size() + 1);
 }
 
@@ -414,7 +415,7 @@ TEST_F(Fetching, AsksOnForTheRestOfAPartialAnswer) {
   EXPECT_EQ(node->step(NodeId{2}, Bodies{{requests[2], requests[0]}}), Refusal::kNone);
   EXPECT_THAT(node.drain().delivered, SizeIs(1));
   EXPECT_EQ(node->step(NodeId{2}, Bodies{{requests[2], requests[0]}}), Refusal::kDuplicate);
-  node->tick(Micros{kNoon.value + 5'000'000});
+  node.tick(Micros{kNoon.value + 5'000'000});
   EXPECT_THAT(asked(), SizeIs(2));
 }
 
@@ -429,7 +430,7 @@ TEST_F(Fetching, TakesABodyFromAnyNodeButOnlyWithTheRightDigest) {
 TEST_F(Fetching, EndsWhenTheClientsOwnCopiesCome) {
   for (const RequestPtr& request : requests) EXPECT_EQ(node->vouch(request), Refusal::kNone);
   EXPECT_THAT(node.drain().delivered, SizeIs(1));
-  node->tick(Micros{kNoon.value + 5'000'000});
+  node.tick(Micros{kNoon.value + 5'000'000});
   EXPECT_THAT(asked(), ElementsAre(2));
 }
 
@@ -459,7 +460,7 @@ TEST_F(Giving, BodiesAreGivenVouchedInFlightAndDelivered) {
   EXPECT_THAT(answer({requests[2], requests[0]}), SizeIs(2));
   EXPECT_THAT(answer({make_request(1, 7, 1, "other digest")}), IsEmpty());
   EXPECT_THAT(answer({make_request(4, 4, 4)}), IsEmpty());
-  node->set_low_watermark(Seq{1});
+  node->set_stable(unsigned_certificate(Seq{1}));
   EXPECT_THAT(answer(requests), IsEmpty());
 }
 
@@ -490,7 +491,7 @@ TEST_F(Giving, AFetchIsBounded) {
   for (int i = 0; i < 512; ++i) ASSERT_EQ(node->step(NodeId{3}, message), Refusal::kNone);
   EXPECT_EQ(node->step(NodeId{3}, message), Refusal::kQuota);
   EXPECT_EQ(node->step(NodeId{2}, message), Refusal::kNone);
-  node->tick(Micros{kNoon.value + 500'000});
+  node.tick(Micros{kNoon.value + 500'000});
   EXPECT_EQ(node->step(NodeId{3}, message), Refusal::kNone);
 }
 
@@ -568,7 +569,7 @@ TEST(Batching, ProposalsStopAtTheWindowAndGoOnWhenItMoves) {
   EXPECT_EQ(stopped, Seq{kWindow - kWindow / 4});
   for (const auto& deliveries : cluster.delivered) EXPECT_THAT(order_of(deliveries), SizeIs(stopped.value));
   // Backups whose watermark lags a little take what the primary's allows.
-  cluster.at(0).set_low_watermark(Seq{60});
+  cluster.at(0).set_stable(unsigned_certificate(Seq{60}));
   cluster.submit(cluster.request(1, 7, 301));
   cluster.run();
   for (const auto& deliveries : cluster.delivered) EXPECT_THAT(order_of(deliveries), SizeIs(301));

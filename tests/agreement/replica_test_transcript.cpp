@@ -1,13 +1,16 @@
 // Conversations of the ordering core, as scripts with expected transcripts in testdata/replica_*.txt.
 //
-//   cluster f=1                                  a fresh cluster
-//   request client= session= number= op= to=0,1  the client's own message reaches these nodes
+//   cluster f=1 [progress=1]                     a fresh cluster; PROGRESS is neither shown nor delivered without
+//   progress=1 request client= session= number= op= to=0,1  the client's own message reaches these nodes
 //   propose name=a from= to= n= after= client= session= numbers= op=
 //                                                a proposal made by hand, agreed time `after` us past noon
 //   vote kind=prepare|commit from= to= of=a      a vote made by hand for the proposal of that name
 //   deliver [from=] [to=] [kind=PREPARE,COMMIT]  messages on the way arrive, first in, first out, until none fits
 //   lose [from=] [to=] [kind=]                   messages on the way are lost
-//   tick ms=                                     time at all nodes, in milliseconds past noon
+//   tick ms=                                     time passes at all nodes, up to so many milliseconds past noon
+//   stable n=                                    the checkpoint n is stable, all nodes learn
+//   restart node=                                the node ends and begins anew with its log
+//   views                                        where each node is
 
 #include <gtest/gtest.h>
 
@@ -48,9 +51,32 @@ struct Describer {
              return describe(reference_of(*r)) + "=" + std::string(r->op.text());
            });
   }
+  std::string operator()(const FetchHeaders& m) const { return "FETCH-HEADERS " + join_all(m.wanted, brief); }
+  std::string operator()(const Headers& m) const {
+    return "HEADERS " + join_all(m.headers, [](const HeaderPtr& h) { return brief(batch_digest(*h)); });
+  }
+  std::string operator()(const ViewChangePtr& m) const {
+    return "VIEW-CHANGE v" + std::to_string(m->view.value) + " h" + std::to_string(stable_n(m->stable).value) + " P" +
+           join_all(m->prepared, claim) + " Q" + join_all(m->pre_prepared, claim);
+  }
+  std::string operator()(const NewViewPtr& m) const {
+    return "NEW-VIEW v" + std::to_string(m->view.value) + " of " +
+           join_all(m->proof, [](const ViewChangePtr& v) { return std::to_string(v->signer.value); }) + " from h" +
+           std::to_string(m->start.value) + " " +
+           join_all(m->chosen, [](const Digest& d) { return d.is_zero() ? "null" : brief(d); });
+  }
+  std::string operator()(const Progress& m) const {
+    return "PROGRESS v" + std::to_string(m.view.value) + (m.changing ? " changing" : "") + " delivered " +
+           std::to_string(m.delivered.value) + " stable " + std::to_string(m.stable.value);
+  }
+  std::string operator()(const VouchQuery& m) const { return "VOUCH-QUERY " + join_all(m.references, describe); }
+  std::string operator()(const Vouched& m) const { return "VOUCHED " + join_all(m.references, describe); }
   template <class T>
   std::string operator()(const T&) const {
     return "something else";
+  }
+  static std::string claim(const Claim& c) {
+    return "n" + std::to_string(c.n.value) + ":v" + std::to_string(c.view.value) + ":" + brief(c.digest);
   }
   static std::string ballot(View view, Seq n, const Digest& digest) {
     return "v" + std::to_string(view.value) + " n" + std::to_string(n.value) + " " + brief(digest);
@@ -65,7 +91,11 @@ class Conversation {
       ReplicaConfig config;
       config.f = static_cast<std::uint32_t>(command.number("f"));
       cluster_ = std::make_unique<ReplicaCluster>(config);
+      if (!command.has("progress")) {
+        cluster_->pass = [](const Packet& packet) { return !std::holds_alternative<Progress>(packet.body); };
+      }
       seen_.assign(cluster_->size(), 0);
+      ms_ = 0;
     } else if (command.name == "request") {
       request(command);
     } else if (command.name == "propose") {
@@ -82,8 +112,25 @@ class Conversation {
         return true;
       });
     } else if (command.name == "tick") {
-      cluster_->tick(Micros{kNoon.value + command.number("ms") * 1'000});
+      while (ms_ < command.number("ms")) {
+        ms_ = std::min(command.number("ms"), ms_ + 5);
+        cluster_->tick(Micros{kNoon.value + ms_ * 1'000});
+        gather();
+      }
+    } else if (command.name == "stable") {
+      cluster_->set_stable(Seq{static_cast<std::uint64_t>(command.number("n"))});
       gather();
+    } else if (command.name == "restart") {
+      const auto node = static_cast<std::size_t>(command.number("node"));
+      cluster_->restart(node);
+      seen_[node] = 0;
+      gather();
+    } else if (command.name == "views") {
+      for (std::size_t node = 0; node < cluster_->size(); ++node) {
+        const Replica& replica = cluster_->at(node);
+        out_ << node << ": " << (replica.changing() ? "waits for v" : "in v") << replica.view().value << ", delivered "
+             << replica.last_delivered().value << "\n";
+      }
     } else {
       ADD_FAILURE() << "no such command: " << command.name;
     }
@@ -162,6 +209,17 @@ class Conversation {
     }
   }
 
+  // Whether this packet and those after it are one message to every other node.
+  [[nodiscard]] bool said_to_all(std::size_t at) const {
+    const std::deque<Packet>& wire = cluster_->wire;
+    const std::string text = std::visit(Describer{}, wire[at].body);
+    for (std::size_t i = 1; i + 1 < cluster_->size(); ++i) {
+      if (at + i >= wire.size() || wire[at + i].to <= wire[at + i - 1].to) return false;
+      if (std::visit(Describer{}, wire[at + i].body) != text) return false;
+    }
+    return true;
+  }
+
   // Says what the nodes have to say: a message to all counts once.
   void gather() {
     for (std::size_t node = 0; node < cluster_->size(); ++node) {
@@ -170,8 +228,7 @@ class Conversation {
       for (std::size_t i = before; i < cluster_->wire.size(); ++i) {
         const Packet& packet = cluster_->wire[i];
         const std::string text = std::visit(Describer{}, packet.body);
-        const bool to_all =
-            !std::holds_alternative<FetchBodies>(packet.body) && !std::holds_alternative<Bodies>(packet.body);
+        const bool to_all = said_to_all(i);
         if (to_all) i += cluster_->size() - 2;
         out_ << node << ">" << (to_all ? "all" : std::to_string(packet.to.value)) << " " << text << "\n";
       }
@@ -190,12 +247,14 @@ class Conversation {
   std::ostringstream out_;
   std::unique_ptr<ReplicaCluster> cluster_;
   std::vector<std::size_t> seen_;
+  std::int64_t ms_ = 0;
   std::map<std::string, PrePrepare> proposals_;
 };
 
 class ReplicaTranscript : public ::testing::TestWithParam<const char*> {};
 INSTANTIATE_TEST_SUITE_P(Conversations, ReplicaTranscript,
-                         ::testing::Values("normal_case", "late_request", "equivocation", "body_fetch"),
+                         ::testing::Values("normal_case", "late_request", "equivocation", "body_fetch", "view_change",
+                                           "new_view_hole", "relay", "progress", "restart"),
                          [](const auto& tested) { return std::string(tested.param); });
 
 TEST_P(ReplicaTranscript, GoesAsWritten) {

@@ -20,13 +20,14 @@ class ReplyBookTest : public testing::Test {
     return out;
   }
 
-  static Delivery batch(std::uint64_t n, SessionId session, std::initializer_list<std::uint64_t> numbers) {
+  static Delivery batch(std::uint64_t n, SessionId session, std::initializer_list<std::uint64_t> numbers,
+                        ClientId client = kClient) {
     auto header = std::make_shared<BatchHeader>();
     header->n = Seq{n};
     Delivery out;
     for (const std::uint64_t number : numbers) {
       auto request = std::make_shared<Request>();
-      request->client = kClient;
+      request->client = client;
       request->session = session;
       request->number = RequestNumber{number};
       header->references.push_back(reference_of(*request));
@@ -147,6 +148,100 @@ TEST_F(ReplyBookTest, TheSessionUnusedForLongestMakesRoom) {
   EXPECT_EQ(book.ask(kClient, SessionId{2}, RequestNumber{1}), Refusal::kSessionExpired);
   EXPECT_EQ(book.ask(kClient, SessionId{1}, RequestNumber{1}), Refusal::kNone);
   EXPECT_EQ(book.ask(kClient, SessionId{4}, RequestNumber{1}), Refusal::kNone);
+}
+
+TEST_F(ReplyBookTest, AClientWithThousandsOfSessionsPushesOutOnlyItsOwn) {
+  ReplyBookConfig roomy = config(1);
+  roomy.sessions_max = 1'024;
+  roomy.client_sessions_max = 16;
+  ReplyBook book(roomy);
+  const Delivery victims = batch(1, SessionId{5}, {1});  // home is node 1
+  book.open(victims);
+  for (std::uint64_t n = 2; n <= 3'000; ++n) book.open(batch(n, SessionId{n}, {1}, ClientId{8}));
+  EXPECT_EQ(book.ask(ClientId{8}, SessionId{2'984}, RequestNumber{1}), Refusal::kSessionExpired);
+  EXPECT_EQ(book.ask(ClientId{8}, SessionId{2'985}, RequestNumber{1}), Refusal::kNone);
+  ASSERT_EQ(book.bodies(*victims.header, Replies{Seq{1}, {{0, text("yes")}}}), Refusal::kNone);
+  book.close(*victims.header, {digest_of("yes")});
+  const ReplyBookOutput out = book.take_output();
+  ASSERT_EQ(out.acks.size(), 1u);
+  EXPECT_EQ(out.acks[0].client, kClient);
+}
+
+TEST_F(ReplyBookTest, OfARequestOrderedTwiceTheFirstTimeCounts) {
+  ReplyBook book(config(1));
+  const SessionId session{5};  // home is node 1
+  const Delivery first = batch(1, session, {1, 2});
+  const Delivery again = batch(2, session, {2, 1, 3});
+  book.open(first);
+  book.open(again);
+  book.close(*again.header, {digest_of("two"), digest_of("one"), digest_of("three")});
+  static_cast<void>(book.bodies(*again.header, Replies{Seq{2}, {{0, text("two")}, {2, text("three")}}}));
+  ReplyBookOutput out = book.take_output();
+  ASSERT_EQ(out.acks.size(), 1u);
+  ASSERT_EQ(out.acks[0].acks.items.size(), 1u) << "the others wait for their own batch";
+  EXPECT_EQ(out.acks[0].acks.items[0].number, RequestNumber{3});
+  book.close(*first.header, {digest_of("one"), digest_of("two")});
+  ASSERT_EQ(book.bodies(*first.header, Replies{Seq{1}, {{0, text("one")}, {1, text("two")}}}), Refusal::kNone);
+  out = book.take_output();
+  ASSERT_EQ(out.acks.size(), 1u);
+  EXPECT_EQ(out.acks[0].acks.items.size(), 2u);
+}
+
+TEST_F(ReplyBookTest, ARequestOrderedAgainAfterItWasClosedIsNotToldAgain) {
+  ReplyBook book(config(2));  // not the home of session 5, but acknowledges its digests
+  const Delivery first = batch(1, SessionId{5}, {1});
+  const Delivery again = batch(2, SessionId{5}, {1});
+  book.open(first);
+  book.close(*first.header, {digest_of("one")});
+  EXPECT_EQ(book.take_output().acks.size(), 1u);
+  book.open(again);
+  book.close(*again.header, {digest_of("one")});
+  EXPECT_TRUE(book.take_output().acks.empty());
+  ASSERT_EQ(book.ask(kClient, SessionId{5}, RequestNumber{1}), Refusal::kNone);
+  const ReplyBookOutput out = book.take_output();
+  EXPECT_EQ(out.acks.size(), 1u) << "still closed";
+  ASSERT_EQ(out.fetch.size(), 1u);
+  EXPECT_EQ(out.fetch[0].n, Seq{1});
+}
+
+TEST_F(ReplyBookTest, ARequestNamedTwiceInOneBatchIsAnsweredOnceFromItsFirstPlace) {
+  ReplyBook book(config(3));
+  const SessionId session{5};
+  const Delivery b = batch(1, session, {1, 1, 2});
+  book.open(b);
+  book.close(*b.header, {digest_of("one"), digest_of("one"), digest_of("two")});
+  ASSERT_EQ(book.ask(kClient, session, RequestNumber{1}), Refusal::kNone);
+  ASSERT_EQ(book.ask(kClient, session, RequestNumber{2}), Refusal::kNone);
+  const ReplyBookOutput out = book.take_output();
+  ASSERT_EQ(out.acks.size(), 1u);
+  EXPECT_EQ(out.acks[0].acks.items.size(), 2u);
+  ASSERT_EQ(out.fetch.size(), 1u);
+  ASSERT_EQ(out.fetch[0].items.size(), 2u);
+  EXPECT_EQ(out.fetch[0].items[0].index, 0u);
+  EXPECT_EQ(out.fetch[0].items[1].index, 2u);
+}
+
+TEST_F(ReplyBookTest, AnOldRequestOrderedAgainDoesNotPushOutANewerOne) {
+  ReplyBook book(config(2));
+  const Delivery first = batch(1, SessionId{5}, {1});
+  const Delivery newer = batch(2, SessionId{5}, {9});  // the same place in a ring of 8
+  book.open(first);
+  book.open(newer);
+  book.open(batch(3, SessionId{5}, {1}));
+  book.close(*newer.header, {digest_of("nine")});
+  const ReplyBookOutput out = book.take_output();
+  ASSERT_EQ(out.acks.size(), 1u);
+  EXPECT_EQ(out.acks[0].acks.items[0].number, RequestNumber{9});
+}
+
+TEST_F(ReplyBookTest, ANullBatchChangesNothing) {
+  ReplyBook book(config(1));
+  Delivery null;
+  null.header = null_header(ServiceId{0}, Seq{1});
+  book.open(null);
+  book.close(*null.header, {});
+  const ReplyBookOutput out = book.take_output();
+  EXPECT_TRUE(out.acks.empty() && out.fetch.empty());
 }
 
 TEST_F(ReplyBookTest, AClosedBatchOfAForgottenSessionIsHarmless) {

@@ -58,7 +58,8 @@ TEST_F(LocalCluster, HasTheKeysThatItsFileNames) {
   for (const auto& node : made->nodes) check(fmt::format("node-{}", node.id.value), node.key);
   for (const auto& host : made->hosts) check(fmt::format("host-{}", host.id.value), host.key);
   for (const auto& client : made->clients) check(fmt::format("client-{}", client.id.value), client.key);
-  for (const char* name : {"keys", "run", "log", "work"}) EXPECT_EQ(mode_of(options_.dir + "/" + name), 0700u) << name;
+  for (const char* name : {"keys", "run", "log", "work", "data"})
+    EXPECT_EQ(mode_of(options_.dir + "/" + name), 0700u) << name;
 }
 
 TEST_F(LocalCluster, GivesOnlyTheOperatorTheRightToAskForStatus) {
@@ -127,6 +128,7 @@ TEST_F(LocalCluster, CarriesWhatTheServiceNeeds) {
   options_.command = {"/bin/server", "--port", "$PORT", "a \"quoted\" word"};
   options_.initial_state = directory_ / "tree/../tree";
   options_.allow_faults = true;
+  options_.durability = crypto::Durability::kAsync;
   options_.limits.client_window = 1000;
   const Result<crypto::ClusterFile> made = make_local_cluster(options_);
   ASSERT_TRUE(made.ok()) << made.error();
@@ -134,6 +136,7 @@ TEST_F(LocalCluster, CarriesWhatTheServiceNeeds) {
   EXPECT_EQ(made->services[0].initial_state, fs::canonical(directory_ / "tree").string());
   EXPECT_NE(made->services[0].gateway.port, 0);
   EXPECT_TRUE(made->allow_faults);
+  EXPECT_EQ(made->durability, crypto::Durability::kAsync);
   EXPECT_EQ(made->limits.client_window, 1000u);
 }
 

@@ -126,6 +126,7 @@ TEST(HostSocket, NamesThePathWhateverGoesWrong) {
 Result<crypto::ClusterFile> make_cluster(const std::string& dir) {
   LocalClusterOptions options;
   options.dir = dir;
+  options.durability = crypto::Durability::kNone;
   return make_local_cluster(options);
 }
 

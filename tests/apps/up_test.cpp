@@ -101,21 +101,75 @@ TEST_F(Up, StopsCleanlyWhileItIsStarting) {
   EXPECT_TRUE(test::processes_naming(cluster_).empty());
 }
 
-TEST_F(Up, GoesOnWithoutOneNodeAndEndsWithoutTwo) {
+TEST_F(Up, StartsNodesAgainThatRememberEverything) {
   ZzProcess up({"up", cluster_});
   ASSERT_TRUE(up.await_output("serving")) << up.out() << up.err();
+  EXPECT_EQ(zz("call", {"put x 1"}), "ok\n");
   const std::vector<pid_t> third = processes("zz agreement --id 3 ");
   ASSERT_EQ(third.size(), 1u);
   ::kill(third[0], SIGKILL);
-  ASSERT_TRUE(up.await_output("node-3 was killed by signal 9")) << up.out();
-  ASSERT_TRUE(up.await_output("agreement node 3 does not answer")) << up.out();
-  EXPECT_EQ(zz("call", {"put x 1"}), "ok\n");
-  const std::vector<pid_t> second = processes("zz agreement --id 2 ");
-  ASSERT_EQ(second.size(), 1u);
-  ::kill(second[0], SIGKILL);
-  EXPECT_EQ(up.wait(), 1);
-  EXPECT_THAT(up.err(), HasSubstr("zz up: too many processes have ended: node-2 was killed by signal 9"));
+  ASSERT_TRUE(up.await_output("node-3 was killed by signal 9 (Killed); starting it again in 200 ms")) << up.out();
+  ASSERT_TRUE(up.await_output("node-3 is started again")) << up.out();
+  EXPECT_EQ(zz("call", {"add x 1"}), "2\n");
+  for (const char* id : {"0", "1", "2", "3"}) {
+    const std::vector<pid_t> one = processes(std::string("zz agreement --id ") + id + " ");
+    ASSERT_EQ(one.size(), 1u) << id;
+    ::kill(one[0], SIGKILL);
+  }
+  for (const char* id : {"0", "1", "2", "3"}) {
+    ASSERT_TRUE(up.await_output(std::string("node-") + id + " is started again")) << up.out();
+  }
+  EXPECT_EQ(zz("call", {"add x 1"}), "3\n");
+  for (const nlohmann::json& node : status()["nodes"]) {
+    EXPECT_EQ(node["durability"], "sync");
+    EXPECT_EQ(node["services"][0]["learner"], false);
+  }
+  up.send_signal(SIGINT);
+  EXPECT_EQ(up.wait(), 0) << up.err();
   EXPECT_TRUE(test::processes_naming(cluster_).empty());
+}
+
+TEST_F(Up, WithoutDurabilityItGoesOnWithoutOneNodeAndEndsWithoutTwo) {
+  ZzProcess up({"up", cluster_, "--durability", "none"});
+  ASSERT_TRUE(up.await_output("serving")) << up.out() << up.err();
+  EXPECT_FALSE(std::filesystem::exists(cluster_ + "/data/node-0"));
+  const std::vector<pid_t> third = processes("zz agreement --id 3 ");
+  const std::vector<pid_t> second = processes("zz agreement --id 2 ");
+  ASSERT_EQ(second.size() + third.size(), 2u);
+  ::kill(third[0], SIGKILL);
+  ASSERT_TRUE(up.await_output("node-3 was killed by signal 9")) << up.out();
+  EXPECT_EQ(zz("call", {"put x 1"}), "ok\n");
+  // Both at once: stopped first, so that the second is gone before the first is back.
+  const std::vector<pid_t> first = processes("zz agreement --id 1 ");
+  ASSERT_EQ(first.size(), 1u);
+  up.send_signal(SIGSTOP);
+  ::kill(second[0], SIGKILL);
+  ::kill(first[0], SIGKILL);
+  up.send_signal(SIGCONT);
+  EXPECT_EQ(up.wait(), 1);
+  EXPECT_THAT(up.err(), HasSubstr("zz up: too many processes have ended: node-"));
+  EXPECT_TRUE(test::processes_naming(cluster_).empty());
+}
+
+TEST_F(Up, ANodeWhoseLogIsGoneSaysSoAndLearns) {
+  ZzProcess up({"up", cluster_});
+  ASSERT_TRUE(up.await_output("serving")) << up.out() << up.err();
+  EXPECT_EQ(zz("call", {"put x 1"}), "ok\n");
+  const std::vector<pid_t> third = processes("zz agreement --id 2 ");
+  ASSERT_EQ(third.size(), 1u);
+  up.send_signal(SIGSTOP);  // it starts nothing while the log goes
+  ::kill(third[0], SIGKILL);
+  const std::string name = "zz agreement --id 2 ";
+  const auto deadline = std::chrono::steady_clock::now() + test::kProcessDeadline;
+  while (!processes(name).empty() && std::chrono::steady_clock::now() < deadline) ::poll(nullptr, 0, 10);
+  std::filesystem::remove_all(cluster_ + "/data/node-2/log");
+  up.send_signal(SIGCONT);
+  ASSERT_TRUE(up.await_output("node-2 is started again")) << up.out();
+  EXPECT_EQ(zz("call", {"add x 1"}), "2\n");
+  EXPECT_THAT(zz("status"), HasSubstr("LEARNER"));
+  EXPECT_THAT(test::read_text(cluster_ + "/log/node-2.log"), HasSubstr("LEARNER: "));
+  up.send_signal(SIGINT);
+  EXPECT_EQ(up.wait(), 0) << up.err();
 }
 
 TEST_F(Up, SurvivesTheLossOfAHostDaemonAndCleansUpAfterIt) {

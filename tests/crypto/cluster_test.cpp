@@ -56,6 +56,7 @@ ClusterFile sample(std::uint32_t f, std::uint32_t g) {
   kv.adapter = "kv";
   kv.slots = web.slots;
   cluster.services.push_back(kv);
+  cluster.durability = Durability::kAsync;
   cluster.limits.client_window = 17;
   cluster.timing.hedge_ms = 33;
   return cluster;

@@ -1,0 +1,292 @@
+#include "tests/sim/sim_host.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+namespace zz::sim {
+
+using execution::Executor;
+using execution::ExecutorOutput;
+using vmpool::BackendCall;
+using Kind = BackendCall::Kind;
+
+namespace {
+
+constexpr std::int64_t kHostTick = 100'000;
+constexpr std::int64_t kSlotTick = 50'000;
+constexpr std::string_view kExpired = "error session expired";
+
+// Keys of incarnations sign nothing in the simulator: any distinct bytes will do.
+crypto::PublicKey guest_key(const vmpool::GuestId& guest) {
+  crypto::PublicKey out;
+  out.bytes[0] = 0x5a;
+  out.bytes[1] = static_cast<std::uint8_t>(guest.slot.value);
+  std::memcpy(&out.bytes[8], &guest.incarnation.value, sizeof guest.incarnation.value);
+  return out;
+}
+
+std::uint64_t mix(std::uint64_t hash, ByteView bytes) {
+  for (const std::uint8_t byte : bytes) hash = (hash ^ byte) * 0x100000001b3ULL;
+  return hash ^ (hash >> 31) ^ bytes.size();
+}
+
+SharedBytes falsify(const SharedBytes& reply) {
+  Bytes out(reply.view().begin(), reply.view().end());
+  out.push_back('!');
+  return SharedBytes(std::move(out));
+}
+
+}  // namespace
+
+SimHost::SimHost(Kernel& kernel, Network& network, HostId id, SlotId slot, const crypto::SecretKey& key,
+                 std::optional<SlotVice> vice, std::uint64_t seed)
+    : kernel_(kernel), network_(network), id_(id), slot_(slot), key_(key), vice_(vice), prng_(seed) {
+  deceived_ = prng_.next();
+}
+
+SimHost::~SimHost() = default;
+
+void SimHost::start() {
+  ZZ_ASSERT(!alive());
+  ++life_;
+  pool_ = std::make_unique<vmpool::Pool>(kernel_.cluster, id_, key_, used_up_, *this);
+  pool_->tick(kernel_.now);
+  carry_out();
+  network_.party_up(party());
+  if (life_ == 1) kernel_.after(kHostTick, {Happening::Kind::kHostTick, id_.value, 0, 0, nullptr});
+}
+
+void SimHost::crash() {
+  if (!alive()) return;
+  end_guest();
+  pool_.reset();
+  pending_.clear();
+  network_.party_down(party());
+}
+
+void SimHost::kill_guest() {
+  if (!alive() || !guest_) return;
+  const vmpool::GuestId guest = *guest_;
+  end_guest();
+  guest_ = guest;  // what is left of it goes with destroy
+  pool_->tick(kernel_.now);
+  pool_->guest_died(guest);
+  carry_out();
+}
+
+void SimHost::end_guest() {
+  if (executor_) {
+    executor_.reset();
+    network_.party_down(slot_party());
+  }
+  guest_.reset();
+}
+
+// ---- the pool --------------------------------------------------------------------------------------------------
+
+void SimHost::tick() {
+  kernel_.after(kHostTick, {Happening::Kind::kHostTick, id_.value, 0, 0, nullptr});
+  if (!alive()) return;
+  pool_->tick(kernel_.now);
+  carry_out();
+}
+
+void SimHost::deliver(Party node, const MessagePtr& message) {
+  if (!alive()) return;
+  Refusal why = Refusal::kWrongRole;
+  pool_->tick(kernel_.now);
+  if (const auto* wake = std::get_if<agreement::Wake>(&message->body)) why = pool_->step(NodeId{node}, *wake);
+  if (const auto* notice = std::get_if<agreement::EpochNotice>(&message->body)) {
+    why = pool_->step(NodeId{node}, *notice);
+  }
+  if (why != Refusal::kNone) kernel_.refusals.add(why);
+  carry_out();
+}
+
+void SimHost::node_up(Party node) {
+  if (!alive()) return;
+  pool_->node_up(NodeId{node});
+  carry_out();
+}
+
+void SimHost::carry_out() {
+  const vmpool::PoolOutput out = pool_->take_output();
+  if (out.used_up) used_up_ = *out.used_up;
+  for (const BackendCall& one : out.calls) call(one);
+  const auto send = [this](std::optional<NodeId> to, const agreement::Message& message) {
+    const auto shared = std::make_shared<const agreement::Message>(message);
+    for (Party node = 0; node < kernel_.parties.nodes; ++node) {
+      if (!to || to->value == node) network_.send(party(), node, shared);
+    }
+  };
+  for (const auto& join : out.joins) send(join.to, {join.join.service, join.join});
+  for (const auto& dead : out.dead) send(dead.to, {dead.service, dead.dead});
+}
+
+void SimHost::call(const BackendCall& call) {
+  if (call.kind == Kind::kThaw) kernel_.witness->woken(kernel_.now, call.guest.slot, call.guest.incarnation);
+  if (call.kind == Kind::kDestroy && guest_ == call.guest) end_guest();
+  pending_.emplace(call.id.value, call);
+  // The first guests hold the only state there is: a hand-over that failed could cost more than g of them.
+  const bool quick = call.kind == Kind::kHandOver;
+  const bool ok = quick || speed.failure_percent == 0 || !chance(prng_, speed.failure_percent);
+  if (!ok) kernel_.count("fault.boot-failure");
+  kernel_.after(quick ? 1'000 : between(prng_, speed.least, speed.most),
+                {Happening::Kind::kBackend, id_.value, static_cast<Party>(ok ? 1 : 0), call.id.value, nullptr});
+}
+
+void SimHost::backend_done(const Happening& happening) {
+  const auto found = pending_.find(happening.number);
+  if (!alive() || found == pending_.end()) return;
+  const BackendCall call = found->second;
+  pending_.erase(found);
+  vmpool::CallResult result{call.id, happening.b != 0, {}};
+  if (call.kind == Kind::kBoot && result.ok) {
+    guest_ = call.guest;
+    result.key = guest_key(call.guest);
+  }
+  if (call.kind == Kind::kHandOver && result.ok && guest_ == call.guest && !executor_) begin_duty();
+  pool_->tick(kernel_.now);
+  pool_->step(result);
+  carry_out();
+}
+
+// ---- the guest -------------------------------------------------------------------------------------------------
+
+void SimHost::begin_duty() {
+  execution::ExecutorConfig config;
+  config.slot = slot_;
+  config.incarnation = guest_->incarnation;
+  config.f = kernel_.cluster.f;
+  config.g = kernel_.cluster.services.front().g;
+  config.sessions.client_window = kernel_.cluster.limits.client_window;
+  config.sessions.sessions_max = kernel_.cluster.limits.sessions_max;
+  config.sessions.client_sessions_max = kernel_.cluster.limits.client_sessions_max;
+  config.body_timeout = Micros{std::int64_t{kernel_.cluster.timing.body_timeout_ms} * 1'000};
+  config.expired_reply = SharedBytes::copy(kExpired);
+  executor_ = std::make_unique<Executor>(config, *this);
+  service_ = execution::KvService();
+  state_ = 0;
+  witnessed_ = Seq{};
+  states_.clear();
+  network_.set_peer(slot_party(), {crypto::Role::kExecutor, 0, ServiceId{0}, slot_, guest_->incarnation});
+  executor_->tick(kernel_.now);
+  network_.party_up(slot_party());
+  kernel_.after(kSlotTick, {Happening::Kind::kSlotTick, slot_.value, 0, guest_->incarnation.value, nullptr});
+}
+
+void SimHost::slot_tick(const Happening& happening) {
+  if (!executor_ || guest_->incarnation.value != happening.number) return;
+  kernel_.after(kSlotTick, {Happening::Kind::kSlotTick, slot_.value, 0, happening.number, nullptr});
+  executor_->tick(kernel_.now);
+  slot_turn();
+}
+
+void SimHost::slot_node_up(Party node) {
+  if (!executor_) return;
+  executor_->node_up(NodeId{node});
+  slot_turn();
+}
+
+void SimHost::slot_node_down(Party node) {
+  if (!executor_) return;
+  executor_->node_down(NodeId{node});
+  slot_turn();
+}
+
+void SimHost::deliver_to_slot(Party node, const MessagePtr& message) {
+  if (!executor_) return;
+  Refusal refusal = Refusal::kWrongRole;
+  const NodeId from{node};
+  if (message->service != ServiceId{0}) {
+    refusal = Refusal::kUnknownService;
+  } else if (const auto* orders = std::get_if<agreement::Orders>(&message->body)) {
+    refusal = executor_->step(from, *orders);
+  } else if (const auto* batch = std::get_if<agreement::Batch>(&message->body)) {
+    refusal = executor_->step(from, *batch);
+  } else if (const auto* fetch = std::get_if<agreement::FetchReplies>(&message->body)) {
+    refusal = executor_->step(from, *fetch);
+  }
+  if (refusal != Refusal::kNone) kernel_.refusals.add(refusal);
+  slot_turn();
+}
+
+// The state after each batch executed since the last call.
+void SimHost::after_executing(bool ran) {
+  if (ran) state_ = mix(state_, executor_->history().bytes);
+  while (witnessed_ < executor_->executed()) {
+    witnessed_ = witnessed_.next();
+    states_.push_back(state_);
+  }
+}
+
+void SimHost::slot_turn() {
+  while (true) {
+    const auto invocation = executor_->next_invocation();
+    after_executing(false);
+    if (!invocation) break;
+    SharedBytes reply(service_.execute(*invocation));
+    state_ = mix(mix(state_, invocation->op.view()), reply.view());
+    const bool lie = vice_ == SlotVice::kWrong || (vice_ == SlotVice::kSometimesWrong && chance(prng_, 3));
+    if (lie) kernel_.count("byzantine-slot.wrong-reply");
+    executor_->complete(lie ? falsify(reply) : std::move(reply));
+    after_executing(true);
+  }
+  ExecutorOutput out = executor_->take_output();
+  if (out.empty()) return;
+  for (const auto& at : out.subscribe) send_from_slot(at.to.value, at.subscribe);
+  for (const auto& again : out.votes_again) {
+    for (const auto& vote : again.votes) send_vote(vote, again.to);
+  }
+  for (std::size_t i = 0; i < out.votes.size(); ++i) {
+    const agreement::Vote& vote = *out.votes[i];
+    if (!vice_) {
+      Digest state;
+      std::memcpy(state.bytes.data(), &states_[i], sizeof states_[i]);
+      kernel_.witness->executed(slot_, vote.incarnation, vote.n, vote.replies, state);
+    }
+    send_vote(out.votes[i], std::nullopt);
+  }
+  states_.erase(states_.begin(), states_.begin() + static_cast<std::ptrdiff_t>(out.votes.size()));
+  if (vice_ == SlotVice::kSilent) return;
+  for (auto& to : out.replies) send_from_slot(to.to.value, std::move(to.replies));
+}
+
+void SimHost::send_from_slot(Party node, agreement::Body body) {
+  network_.send(slot_party(), node,
+                std::make_shared<const agreement::Message>(agreement::Message{ServiceId{0}, std::move(body)}));
+}
+
+agreement::Vote SimHost::falsified(const agreement::Vote& vote) const {
+  agreement::Vote out = vote;
+  for (Digest& digest : out.replies) digest.bytes[0] ^= 1;
+  return out;
+}
+
+void SimHost::send_vote(const ExecutorOutput::VotePtr& vote, std::optional<NodeId> to) {
+  if (vice_ == SlotVice::kSilent) return kernel_.count("byzantine-slot.silent");
+  const auto message = std::make_shared<const agreement::Message>(agreement::Message{ServiceId{0}, *vote});
+  MessagePtr lie;
+  if (vice_ == SlotVice::kTwoFaced) {
+    lie = std::make_shared<const agreement::Message>(agreement::Message{ServiceId{0}, falsified(*vote)});
+    kernel_.count("byzantine-slot.two-faced");
+  }
+  for (Party node = 0; node < kernel_.parties.nodes; ++node) {
+    if (to && to->value != node) continue;
+    if (vice_ == SlotVice::kLate) {
+      kernel_.count("byzantine-slot.late");
+      kernel_.after(between(prng_, 300'000, 2'500'000),
+                    {Happening::Kind::kSlotSend, slot_.value, node, vote->incarnation.value, message});
+      continue;
+    }
+    const bool deceive = lie != nullptr && (deceived_ >> node & 1) != 0;
+    network_.send(slot_party(), node, deceive ? lie : message);
+  }
+}
+
+void SimHost::late_send(const Happening& happening) {
+  if (!executor_ || guest_->incarnation.value != happening.number) return;
+  network_.send(slot_party(), happening.b, happening.message);
+}
+
+}  // namespace zz::sim

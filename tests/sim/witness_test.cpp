@@ -1,0 +1,923 @@
+// Every checker of the witness can fail: for each invariant a short story that breaks it, beside legal ones.
+
+#include "tests/sim/witness.hpp"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "execution/kv_service.hpp"
+#include "tests/sim/witness_agreement.hpp"
+#include "tests/sim/witness_clients.hpp"
+#include "tests/support/test_cluster.hpp"
+
+namespace zz::sim {
+namespace {
+
+using namespace agreement;
+using ::testing::StartsWith;
+
+constexpr ServiceId kService{0};
+constexpr ClientId kClient{1};
+constexpr ClientId kHostile{2};
+constexpr SessionId kSession{7};
+constexpr std::uint32_t kWindow = 16;
+
+crypto::Peer node_peer(NodeId id) { return {crypto::Role::kNode, id.value, {}, {}, {}}; }
+crypto::Peer host_peer(HostId id) { return {crypto::Role::kHost, id.value, {}, {}, {}}; }
+crypto::Peer client_peer(ClientId id) { return {crypto::Role::kClient, id.value, {}, {}, {}}; }
+crypto::Peer slot_peer(SlotId slot) { return {crypto::Role::kExecutor, 0, kService, slot, Incarnation{1}}; }
+Progress progress(View view) {
+  Progress out;
+  out.view = view;
+  return out;
+}
+NodeId node(std::uint32_t i) { return NodeId{static_cast<std::uint16_t>(i)}; }
+
+// f = g = 1: four nodes, three slots. The story's own order, histories and replies are kept beside the witness's.
+struct Story {
+  explicit Story(const std::set<NodeId>& byzantine = {}, const std::set<SlotId>& wrong = {}) {
+    cluster.file.limits.window_batches = kWindow;
+    cluster.file.limits.client_window = 4;
+    witness = make_witness(cluster.file, kService, byzantine, wrong);
+  }
+
+  test::TestCluster cluster;
+  std::unique_ptr<Witness> witness;
+  Micros now{1'000'000};
+  std::vector<Digest> histories{Digest{}};  // by n
+  std::vector<Digest> results{Digest{}};
+  std::vector<Micros> times{Micros{}};
+  std::vector<std::vector<RequestPtr>> bodies{{}};
+  execution::KvService service;
+  std::vector<std::vector<SharedBytes>> replies{{}};
+
+  [[nodiscard]] std::string violation() const { return witness->violation().value_or("none"); }
+
+  void parcel(const crypto::Peer& from, const crypto::Peer& to, Body body) const {
+    witness->sent(now, {from, to, std::make_shared<const Message>(Message{kService, std::move(body)})});
+  }
+  void send(NodeId from, NodeId to, Body body) const { parcel(node_peer(from), node_peer(to), std::move(body)); }
+  void cast(NodeId from, Body body) const {
+    const auto shared = std::make_shared<const Message>(Message{kService, std::move(body)});
+    for (std::uint16_t i = 0; i < 4; ++i) {
+      if (i != from.value) witness->sent(now, {node_peer(from), node_peer(NodeId{i}), shared});
+    }
+  }
+  void disk(NodeId at, const LogRecord& record, bool synced = true) const { witness->persisted(at, record, synced); }
+
+  [[nodiscard]] static RequestPtr request(ClientId client, std::uint64_t number, std::string_view op) {
+    auto made = std::make_shared<Request>();
+    made->client = client;
+    made->session = kSession;
+    made->number = RequestNumber{number};
+    made->op = SharedBytes::copy(op);
+    made->digest = request_digest(kService, client, kSession, made->number, 0, made->op.view());
+    return made;
+  }
+  RequestPtr submit(std::uint64_t number, std::string_view op) const {
+    witness->submitted(now, kClient, kSession, RequestNumber{number}, SharedBytes::copy(op));
+    return request(kClient, number, op);
+  }
+
+  // The next batch of the story; nothing of it has happened yet.
+  HeaderPtr batch(std::vector<RequestPtr> requests, std::int64_t time = 0, std::vector<SystemOp> system = {}) {
+    auto header = std::make_shared<BatchHeader>();
+    header->service = kService;
+    header->n = Seq{histories.size()};
+    header->time = Micros{time != 0 ? time : static_cast<std::int64_t>(1'000 * header->n.value)};
+    for (const RequestPtr& r : requests) header->references.push_back(reference_of(*r));
+    header->system = std::move(system);
+    append(header, std::move(requests));
+    return header;
+  }
+  void append(const HeaderPtr& header, std::vector<RequestPtr> requests) {
+    histories.push_back(history_digest(histories.back(), batch_digest(*header)));
+    times.push_back(agreed_time(times.back(), *header));
+    std::vector<Digest> digests;
+    replies.emplace_back();
+    for (const RequestPtr& r : requests) {
+      const SharedBytes reply(service.execute({header->n, times.back(), histories.back(), r->client, r->op}));
+      digests.push_back(reply_digest(reply.view()));
+      replies.back().push_back(reply);
+    }
+    results.push_back(results_digest(results.back(), vote_digest(header->n, digests)));
+    bodies.push_back(std::move(requests));
+  }
+
+  void accept(NodeId at, View view, const HeaderPtr& header) const {
+    const Digest digest = batch_digest(*header);
+    disk(at, AcceptedRecord{view, header->n, digest, header, {}});
+    if (node(static_cast<std::uint32_t>(view.value % 4)) == at) {
+      cast(at, PrePrepare{view, header, digest});
+    } else {
+      cast(at, Prepare{view, header->n, digest});
+    }
+  }
+  void commit(NodeId at, View view, const HeaderPtr& header) const {
+    disk(at, PreparedRecord{view, header->n, batch_digest(*header)});
+    cast(at, Commit{view, header->n, batch_digest(*header)});
+  }
+  void agree(View view, const HeaderPtr& header) const {
+    const auto first = static_cast<std::uint32_t>(view.value % 4);
+    for (std::uint32_t i = 0; i < 4; ++i) accept(node((first + i) % 4), view, header);
+    for (std::uint32_t i = 0; i < 4; ++i) commit(node(i), view, header);
+  }
+  [[nodiscard]] Delivery delivery(const HeaderPtr& header) const {
+    const std::size_t n = header->n.value;
+    return {header, batch_digest(*header), histories[n], times[n], bodies[n]};
+  }
+  void deliver(NodeId at, const HeaderPtr& header) const { witness->delivered(at, delivery(header)); }
+  // From proposal to delivery at all nodes.
+  void order(const HeaderPtr& header, View view = {}) const {
+    agree(view, header);
+    for (std::uint32_t i = 0; i < 4; ++i) deliver(node(i), header);
+  }
+  HeaderPtr ordered(std::vector<RequestPtr> requests) {
+    const HeaderPtr header = batch(std::move(requests));
+    order(header);
+    return header;
+  }
+
+  [[nodiscard]] std::vector<Digest> digests(Seq n) const {
+    std::vector<Digest> out;
+    for (const SharedBytes& reply : replies[n.value]) out.push_back(reply_digest(reply.view()));
+    return out;
+  }
+  void execute(SlotId slot, Seq n, Digest state = {}) const {
+    witness->executed(slot, Incarnation{1}, n, digests(n), state);
+    for (std::uint32_t i = 0; i < 4; ++i) {
+      parcel(slot_peer(slot), node_peer(node(i)), Vote{Epoch{}, n, slot, Incarnation{1}, digests(n)});
+    }
+  }
+  void reply(std::uint64_t number, const SharedBytes& text) const {
+    witness->accepted(now, kClient, kSession, RequestNumber{number}, text);
+  }
+
+  [[nodiscard]] CheckpointState state(Seq n) const { return {n, histories[n.value], results[n.value], Digest{}}; }
+  void checkpoint(NodeId at, const CheckpointState& s) const { cast(at, Checkpoint{kService, at, s, {}}); }
+  [[nodiscard]] static CertificatePtr certificate(const CheckpointState& s, const std::vector<std::uint32_t>& signers) {
+    auto made = std::make_shared<StableCertificate>();
+    made->service = kService;
+    made->state = s;
+    for (const std::uint32_t i : signers) made->parts.push_back({node(i), {}});
+    return made;
+  }
+  CertificatePtr stable(Seq n) const {
+    for (std::uint32_t i = 0; i < 3; ++i) checkpoint(node(i), state(n));
+    return certificate(state(n), {0, 1, 2});
+  }
+
+  [[nodiscard]] static ViewChangePtr change(NodeId at, View view, std::vector<Claim> prepared = {},
+                                            std::vector<Claim> pre_prepared = {}, CertificatePtr from = nullptr) {
+    auto made = std::make_shared<ViewChange>();
+    made->service = kService;
+    made->signer = at;
+    made->view = view;
+    made->stable = std::move(from);
+    made->prepared = std::move(prepared);
+    made->pre_prepared = std::move(pre_prepared);
+    return made;
+  }
+  void leave(const ViewChangePtr& message) const {
+    disk(message->signer, ViewRecord{message->view, true, message, nullptr});
+    cast(message->signer, message);
+  }
+  [[nodiscard]] static NewViewPtr new_view(View view, std::vector<ViewChangePtr> proof, std::vector<Digest> chosen,
+                                           Seq start = {}) {
+    auto made = std::make_shared<NewView>();
+    made->service = kService;
+    made->signer = node(static_cast<std::uint32_t>(view.value % 4));
+    made->view = view;
+    made->proof = std::move(proof);
+    made->start = start;
+    made->chosen = std::move(chosen);
+    return made;
+  }
+  void enter(NodeId at, const NewViewPtr& message) const {
+    disk(at, ViewRecord{message->view, false, nullptr, message});
+    if (message->signer == at) cast(at, message);
+  }
+  void event(EventKind kind, Seq n, NodeId at, SlotId slot = {}, std::string_view why = {}) const {
+    Event e;
+    e.kind = kind;
+    e.n = n;
+    e.node = at;
+    e.slot = slot;
+    e.incarnation = Incarnation{1};
+    e.why = why;
+    witness->observed(now, e);
+  }
+  [[nodiscard]] Wake wake(NodeId at, SlotId slot) const {
+    Wake made{kService, at, Epoch{}, slot, Incarnation{1}, Seq{1}, 0, {}};
+    made.signature = cluster.node_keys[at.value].sign(wake_fields(cluster.file.id, made));
+    return made;
+  }
+};
+
+Claim claim(const HeaderPtr& header, View view = {}) { return {header->n, batch_digest(*header), view}; }
+
+// One batch that all have prepared in view 0, and the VIEW-CHANGEs that say so.
+struct ChangedView : Story {
+  explicit ChangedView(const std::set<NodeId>& byzantine = {}) : Story(byzantine) {
+    header = batch({submit(1, "put k a")});
+    agree({}, header);
+    for (std::uint32_t i = 0; i < 4; ++i) changes.push_back(change(node(i), View{1}, {claim(header)}, {claim(header)}));
+  }
+  HeaderPtr header;
+  std::vector<ViewChangePtr> changes;
+};
+
+// ---- legal stories ---------------------------------------------------------------------------------------------
+
+TEST(WitnessTest, BelievesARunInWhichAllGoesWell) {
+  Story s;
+  const RequestPtr one = s.submit(1, "put k a");
+  const RequestPtr two = s.submit(2, "get k");
+  const HeaderPtr first = s.ordered({one});
+  for (const SlotId slot : {SlotId{0}, SlotId{1}}) s.execute(slot, Seq{1});
+  for (std::uint32_t i = 0; i < 4; ++i) s.event(EventKind::kClosed, Seq{1}, node(i));
+  s.reply(1, s.replies[1][0]);
+  const HeaderPtr second = s.ordered({two, one});  // ordered twice, executed once
+  s.replies[2] = {s.replies[2][0], s.replies[1][0]};
+  for (const SlotId slot : {SlotId{0}, SlotId{1}}) s.execute(slot, Seq{2});
+  s.reply(2, s.replies[2][0]);
+  const CertificatePtr certificate = s.stable(Seq{1});
+  for (std::uint32_t i = 0; i < 4; ++i) s.disk(node(i), StableRecord{certificate});
+  s.cast(node(1), Stable{certificate});
+  EXPECT_EQ(s.violation(), "none");
+  EXPECT_EQ(s.witness->final_violation(), std::nullopt);
+}
+
+TEST(WitnessTest, BelievesAViewChangeThatKeepsWhatWasPrepared) {
+  ChangedView s;
+  for (const ViewChangePtr& change : s.changes) s.leave(change);
+  const NewViewPtr view =
+      Story::new_view(View{1}, {s.changes[0], s.changes[1], s.changes[3]}, {batch_digest(*s.header)});
+  for (const std::uint32_t i : {1u, 0u, 2u, 3u}) s.enter(node(i), view);
+  s.order(s.header, View{1});
+  s.order(s.batch({}), View{1});
+  EXPECT_EQ(s.violation(), "none");
+}
+
+TEST(WitnessTest, BelievesANullBatchWhereNothingWasPrepared) {
+  Story s;
+  const HeaderPtr null = null_header(kService, Seq{1});
+  s.append(null, {});
+  const HeaderPtr second = s.batch({});
+  s.agree({}, second);
+  std::vector<ViewChangePtr> proof;
+  for (std::uint32_t i = 0; i < 4; ++i)
+    proof.push_back(Story::change(node(i), View{1}, {claim(second)}, {claim(second)}));
+  for (const ViewChangePtr& change : proof) s.leave(change);
+  const NewViewPtr view = Story::new_view(View{1}, proof, {Digest{}, batch_digest(*second)});
+  for (const std::uint32_t i : {1u, 0u, 2u, 3u}) s.enter(node(i), view);
+  for (const HeaderPtr& header : {null, second}) s.order(header, View{1});
+  EXPECT_EQ(s.times[1], Micros{1});
+  EXPECT_EQ(s.violation(), "none");
+}
+
+TEST(WitnessTest, BelievesARestartThatSaysTheSameAgainAndGoesOn) {
+  Story s;
+  const HeaderPtr first = s.ordered({s.submit(1, "put k a")});
+  s.witness->node_restarted(node(2), false);
+  s.cast(node(2), Prepare{{}, Seq{1}, batch_digest(*first)});
+  s.cast(node(2), Commit{{}, Seq{1}, batch_digest(*first)});
+  s.deliver(node(2), first);
+  s.ordered({s.submit(2, "get k")});
+  EXPECT_EQ(s.violation(), "none");
+}
+
+TEST(WitnessTest, BelievesANodeThatWasLedToACheckpointByACertificate) {
+  Story s;
+  const HeaderPtr header = s.batch({s.submit(1, "put k a")});
+  const Digest digest = batch_digest(*header);
+  for (std::uint32_t i = 0; i < 3; ++i) s.accept(node(i), {}, header);
+  for (std::uint32_t i = 0; i < 3; ++i) s.commit(node(i), {}, header);
+  for (std::uint32_t i = 0; i < 3; ++i) s.deliver(node(i), header);
+  s.send(node(0), node(3), OrderProof{s.stable(Seq{1}), Seq{1}, {digest}});
+  s.witness->node_restarted(node(3), false);
+  s.deliver(node(3), header);
+  EXPECT_EQ(s.violation(), "none");
+}
+
+TEST(WitnessTest, LetsFaultyAndForgetfulNodesSayAnything) {
+  Story s({node(3)});
+  s.cast(node(3), Prepare{{}, Seq{1}, Digest{{1}}});
+  s.cast(node(3), Prepare{{}, Seq{1}, Digest{{2}}});
+  s.cast(node(3), Commit{View{9}, Seq{1'000'000'000'000}, Digest{{2}}});
+  s.cast(node(3), Stable{Story::certificate({Seq{4}, {}, {}, {}}, {3, 3, 3})});
+  s.witness->node_restarted(node(2), true);
+  s.cast(node(2), Commit{{}, Seq{1}, Digest{{2}}});
+  s.event(EventKind::kEvicted, Seq{1}, node(3), SlotId{0}, "wrong");
+  EXPECT_EQ(s.violation(), "none");
+}
+
+// ---- I1, I2: one order -----------------------------------------------------------------------------------------
+
+TEST(WitnessTest, I1CatchesTwoDigestsForOneNumber) {
+  Story s;
+  const HeaderPtr header = s.batch({}, 10);
+  auto other = std::make_shared<BatchHeader>(*header);
+  other->time = Micros{11};
+  s.order(header);
+  s.witness->node_restarted(node(1), false);
+  s.witness->delivered(node(1),
+                       {other, batch_digest(*other), history_digest({}, batch_digest(*other)), Micros{11}, {}});
+  EXPECT_THAT(s.violation(), StartsWith("I1 "));
+}
+
+TEST(WitnessTest, I1CatchesAnExecutorThatIsToldAnotherDigest) {
+  Story s;
+  s.ordered({});
+  s.parcel(node_peer(node(1)), slot_peer(SlotId{0}), Orders{Seq{1}, {Digest{{9}}}});
+  EXPECT_THAT(s.violation(), StartsWith("I1 "));
+}
+
+TEST(WitnessTest, I1CatchesANodeThatReportsAContradiction) {
+  Story s;
+  s.event(EventKind::kConflict, Seq{1}, node(0));
+  EXPECT_THAT(s.violation(), StartsWith("I1 "));
+}
+
+TEST(WitnessTest, I2CatchesAHole) {
+  Story s;
+  s.agree({}, s.batch({}));
+  const HeaderPtr second = s.batch({});
+  s.agree({}, second);
+  s.deliver(node(0), second);
+  EXPECT_THAT(s.violation(), StartsWith("I2 "));
+}
+
+TEST(WitnessTest, I2CatchesAHistoryThatDoesNotChain) {
+  Story s;
+  const HeaderPtr header = s.batch({});
+  s.agree({}, header);
+  Delivery wrong = s.delivery(header);
+  wrong.history.bytes[0] ^= 1;
+  s.witness->delivered(node(0), wrong);
+  EXPECT_THAT(s.violation(), StartsWith("I2 "));
+}
+
+TEST(WitnessTest, I2CatchesABodyThatTheReferenceDoesNotName) {
+  Story s;
+  const HeaderPtr header = s.batch({s.submit(1, "put k a")});
+  s.agree({}, header);
+  Delivery wrong = s.delivery(header);
+  auto swapped = std::make_shared<Request>(*wrong.requests[0]);
+  swapped->op = SharedBytes::copy("put k b");
+  wrong.requests[0] = swapped;
+  s.witness->delivered(node(0), wrong);
+  EXPECT_THAT(s.violation(), StartsWith("I2 "));
+}
+
+// ---- I3, I4, I5: requests --------------------------------------------------------------------------------------
+
+TEST(WitnessTest, I3CatchesARequestThatItsClientNeverSubmitted) {
+  Story s;
+  s.submit(1, "put k a");
+  s.ordered({Story::request(kClient, 1, "put k forged")});
+  EXPECT_THAT(s.violation(), StartsWith("I3 "));
+}
+
+TEST(WitnessTest, I3KnowsWhatHostileClientsSent) {
+  for (const bool sent : {true, false}) {
+    Story s;
+    const SharedBytes op = SharedBytes::copy(sent ? "put k a" : "put k b");
+    s.parcel(client_peer(kHostile), node_peer(node(2)), Requests{kSession, {{RequestNumber{1}, 0, op}}});
+    s.ordered({Story::request(kHostile, 1, "put k a")});
+    EXPECT_THAT(s.violation(), StartsWith(sent ? "none" : "I3 "));
+  }
+}
+
+TEST(WitnessTest, I3CatchesAJoinThatItsHostNeverSent) {
+  for (const bool sent : {true, false}) {
+    Story s;
+    const Join join{kService, SlotId{1}, Incarnation{4}, {}, {}};
+    if (sent) s.parcel(host_peer(HostId{1}), node_peer(node(0)), join);
+    s.order(s.batch({}, 0, {join}));
+    EXPECT_THAT(s.violation(), StartsWith(sent ? "none" : "I3 "));
+  }
+}
+
+TEST(WitnessTest, I4CatchesASecondExecution) {
+  Story s;
+  const RequestPtr add = s.submit(1, "add c 1");
+  s.ordered({add});
+  s.ordered({add});  // the story's own service runs it again and says 2
+  s.execute(SlotId{0}, Seq{1});
+  EXPECT_EQ(s.violation(), "none");
+  s.execute(SlotId{0}, Seq{2});
+  EXPECT_THAT(s.violation(), StartsWith("I19 "));
+}
+
+TEST(WitnessTest, I5CatchesANumberOutsideTheWindow) {
+  Story s;
+  s.ordered({s.submit(8, "get k")});
+  EXPECT_EQ(s.violation(), "none");
+  s.ordered({s.submit(9, "get k")});  // twice the window of 4 is 8, and 1 is not ordered yet
+  EXPECT_THAT(s.violation(), StartsWith("I5 "));
+}
+
+TEST(WitnessTest, I5CatchesANumberUsedTwice) {
+  Story s;
+  s.submit(1, "get k");
+  s.submit(1, "get l");
+  EXPECT_THAT(s.violation(), StartsWith("I5 "));
+}
+
+// ---- I6: quorums -----------------------------------------------------------------------------------------------
+
+TEST(WitnessTest, I6CatchesAPrepareWithoutAProposal) {
+  Story s;
+  s.accept(node(1), {}, s.batch({}));
+  EXPECT_THAT(s.violation(), StartsWith("I6 "));
+}
+
+TEST(WitnessTest, I6CatchesACommitWithTooFewPrepares) {
+  Story s;
+  const HeaderPtr header = s.batch({});
+  s.accept(node(0), {}, header);
+  s.accept(node(1), {}, header);
+  s.commit(node(1), {}, header);
+  EXPECT_THAT(s.violation(), StartsWith("I6 "));
+}
+
+TEST(WitnessTest, I6CountsSendersAndNotMessages) {
+  Story s({node(3)});
+  const HeaderPtr header = s.batch({});
+  s.accept(node(0), {}, header);
+  s.accept(node(1), {}, header);
+  s.accept(node(1), {}, header);
+  s.cast(node(0), Prepare{{}, Seq{2}, Digest{}});
+  EXPECT_THAT(s.violation(), StartsWith("I7 "));  // the primary has no PREPARE
+  Story t({node(3)});
+  const HeaderPtr again = t.batch({});
+  t.accept(node(0), {}, again);
+  t.accept(node(1), {}, again);
+  for (int i = 0; i < 3; ++i) t.cast(node(3), Prepare{View{4}, Seq{1}, batch_digest(*again)});
+  t.commit(node(0), {}, again);
+  EXPECT_THAT(t.violation(), StartsWith("I6 "));
+}
+
+TEST(WitnessTest, I6CatchesADeliveryWithTooFewCommits) {
+  Story s;
+  const HeaderPtr header = s.batch({});
+  for (std::uint32_t i = 0; i < 4; ++i) s.accept(node(i), {}, header);
+  s.commit(node(0), {}, header);
+  s.commit(node(1), {}, header);
+  s.deliver(node(0), header);
+  EXPECT_THAT(s.violation(), StartsWith("I6 "));
+}
+
+TEST(WitnessTest, I6CatchesACheckpointOfWhatWasNotDelivered) {
+  Story s;
+  const HeaderPtr header = s.batch({});
+  s.agree({}, header);
+  s.deliver(node(1), header);
+  s.checkpoint(node(0), s.state(Seq{1}));
+  EXPECT_THAT(s.violation(), StartsWith("I6 "));
+}
+
+TEST(WitnessTest, I6CatchesACertificateOfTooFewOrOfRepeatedSigners) {
+  for (const std::vector<std::uint32_t>& signers : {std::vector<std::uint32_t>{0, 1}, {0, 1, 1}, {0, 1, 3}}) {
+    Story s;
+    s.ordered({});
+    s.stable(Seq{1});  // 3 has not signed
+    s.cast(node(1), Stable{Story::certificate(s.state(Seq{1}), signers)});
+    EXPECT_THAT(s.violation(), StartsWith("I6 "));
+  }
+}
+
+TEST(WitnessTest, I6CatchesABatchClosedWithoutEqualVotes) {
+  Story s({}, {SlotId{1}});
+  s.ordered({s.submit(1, "put k a")});
+  s.execute(SlotId{0}, Seq{1});
+  s.parcel(slot_peer(SlotId{1}), node_peer(node(0)), Vote{{}, Seq{1}, SlotId{1}, Incarnation{1}, {Digest{{1}}}});
+  s.event(EventKind::kClosed, Seq{1}, node(0));
+  EXPECT_THAT(s.violation(), StartsWith("I6 "));
+}
+
+TEST(WitnessTest, I6CatchesANewViewOfTooFewOrOfInventedViewChanges) {
+  for (const std::uint32_t third : {1u, 2u}) {
+    ChangedView s;
+    for (std::uint32_t i = 0; i < 2; ++i) s.leave(s.changes[i]);  // 2 has not left
+    s.enter(node(1),
+            Story::new_view(View{1}, {s.changes[0], s.changes[1], s.changes[third]}, {batch_digest(*s.header)}));
+    EXPECT_THAT(s.violation(), StartsWith("I6 "));
+  }
+}
+
+// ---- I7: votes -------------------------------------------------------------------------------------------------
+
+TEST(WitnessTest, I7CatchesTwoDigestsForOneViewAndNumberAlsoAcrossARestart) {
+  for (const bool restart : {true, false}) {
+    Story s({node(0)});
+    const HeaderPtr header = s.batch({}, 10);
+    auto other = std::make_shared<BatchHeader>(*header);
+    other->time = Micros{11};
+    s.cast(node(0), PrePrepare{{}, header, batch_digest(*header)});
+    s.cast(node(0), PrePrepare{{}, other, batch_digest(*other)});
+    s.accept(node(1), {}, header);
+    if (restart) s.witness->node_restarted(node(1), false);
+    EXPECT_EQ(s.violation(), "none");
+    s.accept(node(1), {}, other);
+    EXPECT_THAT(s.violation(), StartsWith("I7 "));
+  }
+}
+
+TEST(WitnessTest, I7CatchesAVoteInALeftView) {
+  Story s;
+  const HeaderPtr header = s.batch({});
+  s.accept(node(0), {}, header);
+  s.leave(Story::change(node(1), View{1}));
+  EXPECT_EQ(s.violation(), "none");
+  s.accept(node(1), {}, header);
+  EXPECT_THAT(s.violation(), StartsWith("I7 "));
+}
+
+TEST(WitnessTest, I7CatchesAViewChangeThatHidesOrInvents) {
+  const HeaderPtr foreign = null_header(kService, Seq{3});
+  for (const int what : {0, 1, 2, 3, 4}) {
+    ChangedView s;
+    const Claim real = claim(s.header);
+    std::vector<Claim> p{real};
+    std::vector<Claim> q{real};
+    if (what == 1) p.clear();
+    if (what == 2) q.clear();
+    if (what == 3) p.push_back(claim(foreign));
+    if (what == 4) q.push_back(claim(foreign));
+    s.leave(Story::change(node(2), View{1}, p, q));
+    EXPECT_THAT(s.violation(), StartsWith(what == 0 ? "none" : "I7 ")) << what;
+  }
+}
+
+TEST(WitnessTest, I7CatchesTwoViewChangesForOneView) {
+  ChangedView s;
+  s.leave(s.changes[2]);
+  s.cast(node(2), s.changes[2]);  // the same again is no matter
+  EXPECT_EQ(s.violation(), "none");
+  s.cast(node(2), Story::change(node(2), View{1}));
+  EXPECT_THAT(s.violation(), StartsWith("I7 "));
+}
+
+TEST(WitnessTest, I7CatchesAViewThatGoesDown) {
+  Story s;
+  s.cast(node(2), progress(View{3}));
+  s.witness->node_restarted(node(2), false);
+  s.cast(node(2), progress(View{2}));
+  EXPECT_THAT(s.violation(), StartsWith("I7 "));
+}
+
+// ---- I8, I9: new views -----------------------------------------------------------------------------------------
+
+TEST(WitnessTest, I8CatchesAnotherChoiceThanTheProofs) {
+  const HeaderPtr foreign = null_header(kService, Seq{2});
+  for (const int what : {0, 1, 2, 3, 4}) {
+    ChangedView s;
+    for (const ViewChangePtr& change : s.changes) s.leave(change);
+    std::vector<Digest> chosen{batch_digest(*s.header)};
+    Seq start;
+    if (what == 1) chosen.clear();
+    if (what == 2) chosen[0] = batch_digest(*foreign);
+    if (what == 3) chosen.emplace_back();
+    if (what == 4) start = Seq{1};
+    s.enter(node(1), Story::new_view(View{1}, {s.changes[0], s.changes[1], s.changes[2]}, chosen, start));
+    EXPECT_THAT(s.violation(), StartsWith(what == 0 ? "none" : "I8 ")) << what;
+  }
+}
+
+TEST(WitnessTest, I8HoldsChoicesAgainstTheConditionsOfThePaper) {
+  // P of one node says X in view 2. While nobody else has it in Q, neither X nor null may be taken.
+  for (const bool seen : {true, false}) {
+    Story s({node(3), node(2)});
+    const HeaderPtr header = s.batch({});
+    const Claim lie = claim(header, View{2});
+    const ViewChangePtr honest = Story::change(node(0), View{3});
+    s.leave(honest);
+    const ViewChangePtr other = Story::change(node(1), View{3});
+    s.leave(other);
+    const ViewChangePtr liar = Story::change(node(3), View{3}, {lie}, {lie});
+    const ViewChangePtr accomplice = Story::change(node(2), View{3}, {}, {lie});
+    std::vector<ViewChangePtr> proof{honest, liar};
+    proof.insert(proof.begin() + 1, seen ? accomplice : other);
+    s.disk(node(0), ViewRecord{View{3}, false, nullptr, Story::new_view(View{3}, proof, {batch_digest(*header)})});
+    EXPECT_THAT(s.violation(), StartsWith(seen ? "none" : "I8 "));
+  }
+}
+
+TEST(WitnessTest, I8CatchesANewViewThatItsCorrectPrimaryNeverSent) {
+  ChangedView s;
+  for (const ViewChangePtr& change : s.changes) s.leave(change);
+  s.disk(node(2),
+         ViewRecord{View{1}, false, nullptr,
+                    Story::new_view(View{1}, {s.changes[0], s.changes[1], s.changes[2]}, {batch_digest(*s.header)})});
+  EXPECT_THAT(s.violation(), StartsWith("I8 "));
+}
+
+TEST(WitnessTest, I8CatchesAVoteAgainstTheChoice) {
+  ChangedView s;
+  for (const ViewChangePtr& change : s.changes) s.leave(change);
+  s.enter(node(1), Story::new_view(View{1}, {s.changes[0], s.changes[1], s.changes[2]}, {batch_digest(*s.header)}));
+  auto other = std::make_shared<BatchHeader>(*s.header);
+  other->time.value += 1;
+  s.accept(node(1), View{1}, other);
+  EXPECT_THAT(s.violation(), StartsWith("I8 "));
+}
+
+// No story breaks I9 that has not broken I7 or I8 before: these are forgiven here.
+TEST(WitnessTest, I9CatchesANewViewThatLeavesOutWhatIsCommitted) {
+  test::TestCluster cluster;
+  Ghost ghost{cluster.file, kService, 1, 1, 4, 0xf, 0, std::nullopt};
+  AgreementWitness witness(ghost);
+  auto header = std::make_shared<BatchHeader>();
+  header->n = Seq{1};
+  header->time = Micros{10};
+  const Digest digest = batch_digest(*header);
+  const auto cast = [&](std::uint32_t from, const Body& body) {
+    const auto shared = std::make_shared<const Message>(Message{kService, body});
+    for (std::uint32_t i = 0; i < 4; ++i) {
+      if (i != from) witness.sent({node_peer(node(from)), node_peer(node(i)), shared});
+    }
+  };
+  const auto commit = [&](std::uint32_t at) {
+    witness.persisted(node(at), PreparedRecord{{}, Seq{1}, digest});
+    cast(at, Commit{{}, Seq{1}, digest});
+  };
+  for (std::uint32_t i = 0; i < 4; ++i) {
+    witness.persisted(node(i), AcceptedRecord{{}, Seq{1}, digest, header, {}});
+    cast(i, i == 0 ? Body(PrePrepare{{}, header, digest}) : Body(Prepare{{}, Seq{1}, digest}));
+  }
+  commit(0);
+  std::vector<ViewChangePtr> proof;
+  for (std::uint32_t i = 1; i < 4; ++i) {
+    proof.push_back(Story::change(node(i), View{1}));
+    witness.persisted(node(i), ViewRecord{View{1}, true, proof.back(), nullptr});
+  }
+  const NewViewPtr view = Story::new_view(View{1}, proof, {});
+  witness.persisted(node(1), ViewRecord{View{1}, false, nullptr, view});
+  EXPECT_EQ(ghost.violation, std::nullopt);  // one correct node has prepared it: not committed yet
+  commit(2);
+  EXPECT_THAT(ghost.violation.value_or("none"), StartsWith("I9 "));
+  ghost.violation.reset();
+  auto other = std::make_shared<BatchHeader>(*header);
+  other->time = Micros{11};
+  witness.persisted(node(1), AcceptedRecord{View{1}, Seq{1}, batch_digest(*other), other, {}});
+  cast(1, PrePrepare{View{1}, other, batch_digest(*other)});
+  EXPECT_THAT(ghost.violation.value_or("none"), StartsWith("I9 "));
+  ghost.violation.reset();
+  witness.restarted(node(2), true);  // so it may be lost
+  cast(1, PrePrepare{View{1}, other, batch_digest(*other)});
+  EXPECT_EQ(ghost.violation, std::nullopt);
+}
+
+// ---- I10, I11, I12: window, execution, durability --------------------------------------------------------------
+
+TEST(WitnessTest, I10CatchesAVoteAboveTheWindow) {
+  for (const std::uint64_t n : {std::uint64_t{kWindow}, std::uint64_t{kWindow} + 1}) {
+    Story s;
+    auto header = std::make_shared<BatchHeader>();
+    header->n = Seq{n};
+    s.accept(node(0), {}, header);
+    EXPECT_THAT(s.violation(), StartsWith(n == kWindow ? "none" : "I10 "));
+  }
+}
+
+TEST(WitnessTest, I10CatchesALowWatermarkThatMovesWithoutProofOrDown) {
+  Story s;
+  s.ordered({});
+  s.ordered({});
+  const CertificatePtr first = s.stable(Seq{1});
+  const CertificatePtr second = s.stable(Seq{2});
+  s.disk(node(0), StableRecord{second});
+  EXPECT_EQ(s.violation(), "none");
+  s.disk(node(0), StableRecord{first});
+  EXPECT_THAT(s.violation(), StartsWith("I10 "));
+  Story t;
+  t.ordered({});
+  t.checkpoint(node(0), t.state(Seq{1}));
+  t.disk(node(0), StableRecord{Story::certificate(t.state(Seq{1}), {0, 1, 2})});
+  EXPECT_THAT(t.violation(), StartsWith("I10 "));
+}
+
+TEST(WitnessTest, AnOwnSignatureCountsBeforeItsCheckpointLeft) {
+  Story s;
+  s.ordered({});
+  s.checkpoint(node(1), s.state(Seq{1}));
+  s.checkpoint(node(2), s.state(Seq{1}));
+  s.disk(node(0), StableRecord{Story::certificate(s.state(Seq{1}), {0, 1, 2})});
+  EXPECT_EQ(s.violation(), "none");
+}
+
+TEST(WitnessTest, I11CatchesAnExecutorThatLeavesABatchOut) {
+  Story s;
+  s.ordered({});
+  s.ordered({});
+  s.execute(SlotId{0}, Seq{2});
+  EXPECT_THAT(s.violation(), StartsWith("I11 "));
+}
+
+TEST(WitnessTest, I12CatchesAVoteBeforeItsRecord) {
+  for (const int what : {0, 1, 2, 3}) {
+    Story s;
+    const HeaderPtr header = s.batch({});
+    const Digest digest = batch_digest(*header);
+    if (what == 0) s.cast(node(0), PrePrepare{{}, header, digest});
+    s.accept(node(0), {}, header);
+    if (what == 1) s.cast(node(1), Prepare{{}, Seq{1}, digest});
+    if (what == 2) {
+      s.disk(node(1), AcceptedRecord{{}, Seq{1}, digest, header, {}}, false);  // written, not synced
+      s.cast(node(1), Prepare{{}, Seq{1}, digest});
+    }
+    for (std::uint32_t i = 1; i < 4; ++i) s.accept(node(i), {}, header);
+    if (what == 3) s.cast(node(1), Commit{{}, Seq{1}, digest});
+    EXPECT_THAT(s.violation(), StartsWith("I12 ")) << what;
+  }
+}
+
+TEST(WitnessTest, I12CatchesViewMessagesBeforeTheirRecord) {
+  ChangedView s;
+  s.cast(node(2), s.changes[2]);
+  EXPECT_THAT(s.violation(), StartsWith("I12 "));
+  ChangedView t;
+  for (const ViewChangePtr& change : t.changes) t.leave(change);
+  t.cast(node(1), Story::new_view(View{1}, {t.changes[0], t.changes[1], t.changes[2]}, {batch_digest(*t.header)}));
+  EXPECT_THAT(t.violation(), StartsWith("I12 "));
+  ChangedView u;
+  for (const ViewChangePtr& change : u.changes) u.leave(change);
+  u.accept(node(1), View{1}, u.header);  // not in that view yet
+  EXPECT_THAT(u.violation(), StartsWith("I12 "));
+}
+
+// ---- I13, I14, I16, I19, I20: what is answered, and states -----------------------------------------------------
+
+TEST(WitnessTest, I13CatchesAReplyThatTheReferenceRunDidNotGive) {
+  Story s;
+  s.ordered({s.submit(1, "put k a"), s.submit(2, "get k")});
+  s.reply(2, SharedBytes::copy("a"));
+  EXPECT_EQ(s.violation(), "none");
+  s.reply(1, SharedBytes::copy("none"));
+  EXPECT_THAT(s.violation(), StartsWith("I13 "));
+}
+
+TEST(WitnessTest, I13CatchesRepliesOutOfTurn) {
+  Story s;
+  s.submit(1, "put k a");
+  s.reply(1, SharedBytes::copy("ok"));  // not ordered
+  EXPECT_THAT(s.violation(), StartsWith("I13 "));
+  Story t;
+  t.ordered({t.submit(1, "put k a")});
+  t.reply(1, SharedBytes::copy("ok"));
+  t.reply(1, SharedBytes::copy("ok"));
+  EXPECT_THAT(t.violation(), StartsWith("I13 "));
+  Story u;
+  u.reply(1, SharedBytes::copy("ok"));  // not asked
+  EXPECT_THAT(u.violation(), StartsWith("I13 "));
+}
+
+// The places of the order only grow, so an order that breaks real time has broken I3 before: this part is told alone.
+TEST(WitnessTest, I14CatchesAHistoryThatIsNotLinearizable) {
+  for (const std::int64_t submitted_at : {5, 50}) {
+    test::TestCluster cluster;
+    Ghost ghost{cluster.file, kService, 1, 1, 4, 0xf, 0, std::nullopt};
+    ClientWitness witness(ghost);
+    const RequestPtr first = Story::request(kClient, 1, "put k a");
+    const RequestPtr second = Story::request(kClient, 2, "put k b");
+    witness.submitted(Micros{submitted_at}, kClient, kSession, RequestNumber{1}, first->op);
+    witness.submitted(Micros{5}, kClient, kSession, RequestNumber{2}, second->op);
+    GhostBatch batch;
+    batch.n = Seq{1};
+    batch.requests = {first, second};
+    witness.ordered(batch);
+    witness.accepted(Micros{10}, kClient, kSession, RequestNumber{2}, SharedBytes::copy("ok"));
+    witness.final_check();
+    EXPECT_THAT(ghost.violation.value_or("none"), StartsWith(submitted_at == 5 ? "none" : "I14 "));
+  }
+}
+
+TEST(WitnessTest, I16CatchesCheckpointStatesThatDiffer) {
+  for (const int what : {0, 1, 2, 3}) {
+    Story s;
+    s.ordered({s.submit(1, "put k a")});
+    s.checkpoint(node(0), s.state(Seq{1}));
+    CheckpointState other = s.state(Seq{1});
+    if (what == 1) other.history = Digest{{1}};
+    if (what == 2) other.results = Digest{{1}};
+    if (what == 3) other.table = Digest{{1}};
+    s.checkpoint(node(1), other);
+    EXPECT_THAT(s.violation(), StartsWith(what == 0 ? "none" : "I16 ")) << what;
+  }
+}
+
+TEST(WitnessTest, I16HoldsTheFirstStateAgainstTheOrderAndTheReferenceRun) {
+  for (const bool history : {true, false}) {
+    Story s;
+    s.ordered({s.submit(1, "put k a")});
+    CheckpointState wrong = s.state(Seq{1});
+    (history ? wrong.history : wrong.results) = Digest{{1}};
+    s.checkpoint(node(0), wrong);
+    EXPECT_THAT(s.violation(), StartsWith("I16 "));
+  }
+}
+
+TEST(WitnessTest, I19CatchesOtherRepliesAndOtherStates) {
+  Story s;
+  s.ordered({s.submit(1, "put k a")});
+  s.witness->executed(SlotId{0}, Incarnation{1}, Seq{1}, {Digest{{1}}}, {});
+  EXPECT_THAT(s.violation(), StartsWith("I19 "));
+  Story t({}, {SlotId{2}});
+  t.ordered({t.submit(1, "put k a")});
+  t.execute(SlotId{0}, Seq{1}, Digest{{1}});
+  t.execute(SlotId{2}, Seq{1}, Digest{{2}});  // a faulty one
+  EXPECT_EQ(t.violation(), "none");
+  t.execute(SlotId{1}, Seq{1}, Digest{{2}});
+  EXPECT_THAT(t.violation(), StartsWith("I19 "));
+  Story u;
+  u.event(EventKind::kNotDeterministic, Seq{1}, node(0));
+  EXPECT_THAT(u.violation(), StartsWith("I19 "));
+}
+
+TEST(WitnessTest, I20CatchesAnAgreedTimeThatDoesNotFollow) {
+  Story s;
+  s.ordered({});
+  const HeaderPtr second = s.batch({}, 5);  // proposed below the last one's 1000
+  s.agree({}, second);
+  Delivery wrong = s.delivery(second);
+  EXPECT_EQ(wrong.time, Micros{1'001});
+  s.witness->delivered(node(0), wrong);
+  EXPECT_EQ(s.violation(), "none");
+  wrong.time = Micros{5};
+  s.witness->delivered(node(1), wrong);
+  EXPECT_THAT(s.violation(), StartsWith("I20 "));
+}
+
+// ---- I21, I24, I26: activation ---------------------------------------------------------------------------------
+
+TEST(WitnessTest, I21CatchesAWakeUpOnTooFewComplaints) {
+  for (const int what : {0, 1, 2, 3}) {
+    Story s({node(3)});
+    const crypto::Peer host = host_peer(HostId{2});
+    s.parcel(node_peer(node(0)), host, s.wake(node(0), SlotId{2}));
+    if (what == 0) s.parcel(node_peer(node(3)), host, s.wake(node(3), SlotId{2}));
+    if (what == 1) s.parcel(node_peer(node(0)), host, s.wake(node(0), SlotId{2}));  // again
+    if (what == 2) {
+      Wake bad = s.wake(node(3), SlotId{2});
+      bad.signature.bytes[0] ^= 1;
+      s.parcel(node_peer(node(3)), host, bad);
+    }
+    if (what == 3) s.parcel(node_peer(node(3)), host_peer(HostId{1}), s.wake(node(3), SlotId{2}));
+    s.witness->woken(s.now, SlotId{2}, Incarnation{1});
+    EXPECT_THAT(s.violation(), StartsWith(what == 0 ? "none" : "I21 ")) << what;
+  }
+}
+
+TEST(WitnessTest, I21AcceptsNoticesOfTheOrderFromEnoughNodes) {
+  for (const std::uint32_t notices : {1u, 2u}) {
+    Story s;
+    const EpochNotice notice{kService,
+                             Epoch{1},
+                             Seq{4},
+                             {SlotId{0}, SlotId{2}},
+                             {Incarnation{1}, Incarnation{2}, Incarnation{1}},
+                             {Incarnation{}, Incarnation{1}, {}}};
+    for (std::uint32_t i = 0; i < notices; ++i) s.parcel(node_peer(node(i)), host_peer(HostId{2}), notice);
+    s.witness->woken(s.now, SlotId{2}, Incarnation{1});
+    EXPECT_THAT(s.violation(), StartsWith(notices == 2 ? "none" : "I21 "));
+  }
+}
+
+TEST(WitnessTest, I24CatchesALifeThatIsOver) {
+  Story s;
+  s.ordered({});
+  s.witness->executed(SlotId{0}, Incarnation{2}, Seq{1}, {}, {});
+  EXPECT_EQ(s.violation(), "none");
+  s.witness->executed(SlotId{0}, Incarnation{1}, Seq{1}, {}, {});
+  EXPECT_THAT(s.violation(), StartsWith("I24 "));
+}
+
+TEST(WitnessTest, I26CatchesTheConvictionOfACorrectSlot) {
+  for (const std::string_view why : {"late", "wrong"}) {
+    Story s({}, {SlotId{1}});
+    s.event(EventKind::kEvicted, Seq{1}, node(0), SlotId{1}, "wrong");
+    EXPECT_EQ(s.violation(), "none");
+    s.event(EventKind::kEvicted, Seq{1}, node(0), SlotId{0}, why);
+    EXPECT_THAT(s.violation(), StartsWith(why == "late" ? "none" : "I26 "));
+  }
+}
+
+TEST(WitnessTest, I26CatchesSuspicionsThatNobodyHad) {
+  for (const int what : {0, 1, 2, 3}) {
+    Story s({node(3)});
+    const Suspect mine{kService, node(what == 3 ? 0u : 1u), {}, SlotId{1}, Incarnation{1},
+                       Seq{1},   Suspicion::kLate,          {}, {{1}}};
+    Suspect theirs = mine;
+    theirs.signer = node(3);
+    if (what == 0 || what == 2) s.cast(node(1), mine);
+    std::vector<Suspect> proof{mine};
+    if (what != 2) proof.push_back(theirs);
+    s.order(s.batch({}, 0, {EpochChange{Epoch{1}, {SlotId{0}, SlotId{2}}, {SlotId{1}}, proof}}));
+    EXPECT_THAT(s.violation(), StartsWith(what == 0 || what == 3 ? "none" : "I26 ")) << what;  // 3: the primary's own
+  }
+}
+
+}  // namespace
+}  // namespace zz::sim
