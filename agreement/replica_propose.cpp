@@ -93,6 +93,7 @@ bool Replica::State::cut_due(Seq n) const {
 
 void Replica::State::cut_batches() {
   if (!is_primary() || !ticked || changing || learner) return;
+  if (stable_n(newest_stable) > delivered) return;  // it would propose what others have ordered
   ask_who_vouches();
   for (Seq n = log.top().next(); cut_due(n); n = n.next()) {
     if (!cut(n)) return;
