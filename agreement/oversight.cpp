@@ -279,6 +279,7 @@ void Oversight::State::apply(Seq n, const Join& join) {
 void Oversight::State::end_incarnation(SlotId slot) {
   SlotWatch fresh;
   fresh.join = std::move(at(slot).join);
+  fresh.join_since = at(slot).join_since;
   fresh.join_proposed_at = at(slot).join_proposed_at;
   at(slot) = std::move(fresh);
   book.release(slot);

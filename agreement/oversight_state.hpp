@@ -52,6 +52,7 @@ struct SlotWatch {
 
   // Outlives incarnations: the newest join heard of that is not ordered yet.
   std::optional<Join> join;
+  Micros join_since;
   std::optional<Micros> join_proposed_at;
 };
 
@@ -115,6 +116,7 @@ struct Oversight::State {
   void speak_about(SlotId slot);
   void propose_change();
   void propose_joins();
+  [[nodiscard]] bool is_up_for_eviction(SlotId slot) const;
   Refusal on_suspect(const Suspect& suspect);
   Refusal on_join(const Join& join);
 

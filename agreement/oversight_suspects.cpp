@@ -124,9 +124,26 @@ Refusal Oversight::State::on_join(const Join& join) {
   }
   if (const Refusal why = check(cluster, id, join); why != Refusal::kNone) return why;
   watch.join = join;
+  watch.join_since = now;
   if (table.incarnation(join.slot).value == 0) watch.join_proposed_at.reset();  // an empty slot need not wait
   dirty = true;
   return Refusal::kNone;
+}
+
+// An active slot whose host began a new life: while others of the active set live, they and the woken ones settle what
+// is open sooner than a fresh replica replays it, and the slot goes to sleep by an eviction. A set of which nobody is
+// left takes the new lives at once, and an eviction that does not come is not waited for longer than a vote is.
+bool Oversight::State::is_up_for_eviction(SlotId slot) const {
+  if (!table.is_active(slot) || table.incarnation(slot).value == 0) return false;
+  if (passed(at(slot).join_since, spans.execution_timeout)) return false;
+  const SlotMask doubted = blamed();
+  for (std::uint16_t i = 0; i < slots.size(); ++i) {
+    const SlotId other{i};
+    if (other != slot && table.is_active(other) && slots[i].channels > 0 && without(bit_of(other), doubted) != 0) {
+      return true;
+    }
+  }
+  return false;
 }
 
 void Oversight::State::propose_joins() {
@@ -138,7 +155,7 @@ void Oversight::State::propose_joins() {
       watch.join.reset();
       continue;
     }
-    if (!table.applies(*watch.join)) continue;
+    if (!table.applies(*watch.join) || is_up_for_eviction(SlotId{i})) continue;
     if (watch.join_proposed_at && !passed(*watch.join_proposed_at, kProposeAgain)) continue;
     watch.join_proposed_at = now;
     out.propose.emplace_back(*watch.join);

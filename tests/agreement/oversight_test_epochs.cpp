@@ -755,12 +755,13 @@ TEST(OversightJoins, WithAnotherSlotsKeyAreNoOps) {
   EXPECT_EQ(desk.core->holder_of(join.key)->first, SlotId{0});
 }
 
-// The host says that the life before is over; it is trusted for its own slots.
+// The host says that the life before is over; it is trusted for its own slots. Nobody else of the active set is left.
 TEST(OversightJoins, ReplaceASleeperAndAnActiveSlotsLife) {
   OversightDesk desk;
   desk.start();
   const Join sleeper = desk.parties.join(SlotId{2}, Incarnation{2});
   const Join active = desk.parties.join(SlotId{1}, Incarnation{2});
+  desk.down(0);
   EXPECT_EQ(desk.core->step(active), Refusal::kNone);
   EXPECT_EQ(desk.core->step(sleeper), Refusal::kNone);
   desk.collect();
@@ -772,6 +773,18 @@ TEST(OversightJoins, ReplaceASleeperAndAnActiveSlotsLife) {
   EXPECT_EQ(desk.incarnation(1), Incarnation{2});
   const std::vector<SlotId> still = {SlotId{0}, SlotId{1}};
   EXPECT_EQ(desk.core->notice().active, still);
+}
+
+TEST(OversightJoins, OfAnActiveSlotWaitForItsEvictionWhileAnotherActiveSlotLives) {
+  OversightDesk desk;
+  desk.start();
+  EXPECT_EQ(desk.core->step(desk.parties.join(SlotId{1}, Incarnation{2})), Refusal::kNone);
+  desk.pass(4'900);
+  for (const SystemOp& op : desk.out.propose) EXPECT_FALSE(std::holds_alternative<Join>(op)) << "before its eviction";
+  desk.pass(200);  // execution_timeout_ms is 5,000: nobody evicted it
+  const bool proposed = std::any_of(desk.out.propose.begin(), desk.out.propose.end(),
+                                    [](const SystemOp& op) { return std::holds_alternative<Join>(op); });
+  EXPECT_TRUE(proposed);
 }
 
 TEST(OversightJoins, OfAnEvictedSlotsSuccessorTakeItsPlaceAndNoEarlierOneDoes) {
