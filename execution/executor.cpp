@@ -88,11 +88,21 @@ void Executor::change_bearer() {
 }
 
 void Executor::strike(NodeId node) {
-  std::uint32_t& strikes = nodes_[node.value].strikes;
-  if (strikes < std::numeric_limits<std::uint32_t>::max()) ++strikes;
+  Node& state = nodes_[node.value];
+  if (state.strikes < std::numeric_limits<std::uint32_t>::max()) ++state.strikes;
   if (bearer_ != node) return;
+  state.struck_at = now_;
   ++stats_.bearer_changes;
   change_bearer();
+}
+
+// When only liars are up, each wrong batch would bring a whole stream of further ones: after the first, body_timeout
+// decides.
+void Executor::strike_liar(NodeId node) {
+  Node& state = nodes_[node.value];
+  const bool lately = state.struck_at && now_.value - state.struck_at->value < config_.body_timeout.value;
+  if (!lately || bearer_ != node) return strike(node);
+  if (state.strikes < std::numeric_limits<std::uint32_t>::max()) ++state.strikes;
 }
 
 void Executor::missed(NodeId node, Seq n) {
@@ -147,7 +157,7 @@ Refusal Executor::step(NodeId from, const agreement::Orders& message) {
   Seq n = message.first_n;
   for (const Digest& digest : message.digests) {
     const OrderWindow::Noted noted = window_.note(from, n, digest);
-    if (noted.liar) strike(*noted.liar);
+    if (noted.liar) strike_liar(*noted.liar);
     if (noted.refusal == Refusal::kOutOfWindow) {
       missed(from, n);
       return noted.refusal;
@@ -169,7 +179,7 @@ Refusal Executor::step(NodeId from, agreement::Batch message) {
   if (!asked && !window_.decided_as(n, message.digest)) return Refusal::kNotAllowed;
   const Refusal refusal = window_.hold(from, std::move(message));
   if (asked && (refusal == Refusal::kOutOfWindow || refusal == Refusal::kQueueFull)) missed(from, n);
-  if (refusal == Refusal::kConflict) strike(from);
+  if (refusal == Refusal::kConflict) strike_liar(from);
   return refusal;
 }
 

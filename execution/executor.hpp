@@ -135,6 +135,7 @@ class Executor {
     Seq from;                // where it begins
     Seq missed;              // first batch number we had no place for; 0: none
     std::uint32_t strikes = 0;
+    std::optional<Micros> struck_at;  // last, as the bearer
   };
   // The batch that is being run.
   struct Running {
@@ -157,6 +158,7 @@ class Executor {
   void set_bearer(std::optional<NodeId> node);
   void change_bearer();
   void strike(NodeId node);
+  void strike_liar(NodeId node);
   void missed(NodeId node, Seq n);
   void resume_streams();
 

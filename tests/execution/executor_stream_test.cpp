@@ -145,5 +145,34 @@ TEST(ExecutorStream, ExecutesTheOrderWithRoomForOnlyAFewBodies) {
   }
 }
 
+// Each SUBSCRIBE brings a whole stream: one per wrong batch would bring more wrong batches than it answers.
+TEST(ExecutorStream, ALiarThatIsAloneIsNotAskedAgainForEachLie) {
+  constexpr std::uint64_t kLies = 8;
+  Slot slot;
+  slot.core.tick(Micros{1'000'000});
+  slot.all_up();
+  std::vector<agreement::Batch> batches;
+  for (std::uint64_t n = 1; n <= kLies; ++n) {
+    batches.push_back(make_batch(n, {{1, n, "put a 1"}}));
+    slot.order(0, batches.back());
+    slot.order(1, batches.back());
+  }
+  for (std::uint16_t i = 0; i < 3; ++i) slot.core.node_down(NodeId{i});
+  slot.drain();
+  slot.subscribes.clear();
+  for (std::uint64_t n = 1; n <= kLies; ++n) {
+    EXPECT_EQ(slot.core.step(NodeId{3}, make_batch(n, {{1, n, "put a 2"}})), Refusal::kConflict);
+    slot.drain();
+  }
+  EXPECT_EQ(slot.subscribes.size(), 1u);
+  slot.core.tick(Micros{1'000'000});
+  slot.core.tick(Micros{1'500'000});  // it still has to give what is missing
+  slot.drain();
+  ASSERT_EQ(slot.subscribes.size(), 2u);
+  EXPECT_TRUE(slot.subscribes.back().subscribe.bearer);
+  for (const auto& batch : batches) slot.core.step(NodeId{3}, batch);
+  EXPECT_EQ(slot.run(), static_cast<int>(kLies));
+}
+
 }  // namespace
 }  // namespace zz::execution::testing
