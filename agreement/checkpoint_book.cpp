@@ -1,6 +1,7 @@
 #include "agreement/checkpoint_book.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <utility>
 
 #include "base/assert.hpp"
@@ -40,6 +41,11 @@ void CheckpointBook::delivered(Seq n, std::size_t requests, std::uint64_t bytes,
     requests_since_ = 0;
     bytes_since_ = 0;
     if (n > stable_n(stable_)) due_.emplace(n, Due{{n, history, {}, table}, false, false});
+  }
+  if (const auto before = heard_.find(n); before != heard_.end()) {
+    for (const auto& [signer, message] : before->second) {
+      if (is_other_order(message.state)) contradicted(signer, n);
+    }
   }
   // Adopted before it was delivered here.
   if (!stable_ || n != stable_->state.n) return;
@@ -118,6 +124,7 @@ void CheckpointBook::count(const Checkpoint& message) {
   std::map<NodeId, Checkpoint>& signers = heard_[message.state.n];
   signers.emplace(message.signer, message);
   ++heard_of_[message.signer.value];
+  if (is_other_order(message.state)) contradicted(message.signer, message.state.n);
   auto certificate = std::make_shared<StableCertificate>();
   certificate->service = service_;
   certificate->state = message.state;
@@ -128,13 +135,25 @@ void CheckpointBook::count(const Checkpoint& message) {
 }
 
 // Where this node has not delivered yet, it cannot tell.
-bool CheckpointBook::contradicts(const CheckpointState& state) const {
+bool CheckpointBook::is_other_order(const CheckpointState& state) const {
   if (state.n > delivered_) return false;
   const auto due = due_.find(state.n);
-  if (due == due_.end()) return true;
-  const CheckpointState& own = due->second.state;
-  return own.history != state.history || own.table != state.table ||
-         (due->second.closed && own.results != state.results);
+  return due == due_.end() || due->second.state.history != state.history || due->second.state.table != state.table;
+}
+
+bool CheckpointBook::contradicts(const CheckpointState& state) const {
+  if (is_other_order(state)) return true;
+  const auto due = due_.find(state.n);
+  return due != due_.end() && due->second.closed && due->second.state.results != state.results;
+}
+
+void CheckpointBook::contradicted(NodeId by, Seq n) {
+  const std::uint32_t bit = std::uint32_t{1} << by.value;
+  if ((contradictors_ & bit) != 0) return;
+  contradictors_ |= bit;
+  if (std::popcount(contradictors_) == static_cast<int>(f_ + 1)) {
+    report(EventKind::kConflict, n, "f+1 nodes stand for another order than what was delivered");
+  }
 }
 
 Refusal CheckpointBook::adopt(CertificatePtr certificate) {

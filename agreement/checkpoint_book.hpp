@@ -14,6 +14,8 @@
 //     can be led along (about 300 bytes each).
 //  4. A certificate that contradicts what was delivered and closed here is refused and reported (kConflict): more than
 //     f nodes or g slots must be faulty, and going on would only spread it.
+//  5. f+1 nodes whose words contradict the order that was delivered here are reported (kConflict), once: one of them is
+//     correct, or more than f are faulty. Two halves that never make a certificate show themselves so.
 
 #include <map>
 #include <string_view>
@@ -59,6 +61,8 @@ class CheckpointBook {
   Refusal step(const CertificatePtr& certificate);
   // One that catching up has shown to be good; below the stable one it is kept for those further behind.
   void keep(const CertificatePtr& certificate);
+  // What this node said itself, on its channel or signed, contradicts the batch n that was delivered here.
+  void contradicted(NodeId by, Seq n);
   // This node's own signed messages above the stable checkpoint, ascending, to be said again to a peer.
   [[nodiscard]] std::vector<Checkpoint> own() const;
   // A learner signs nothing.
@@ -83,6 +87,7 @@ class CheckpointBook {
   void count(const Checkpoint& message);
   Refusal adopt(CertificatePtr certificate);
   [[nodiscard]] bool contradicts(const CheckpointState& state) const;
+  [[nodiscard]] bool is_other_order(const CheckpointState& state) const;
   void report(EventKind kind, Seq n, std::string_view why) const;
 
   CheckpointRules rules_;
@@ -104,6 +109,7 @@ class CheckpointBook {
 
   std::map<Seq, std::map<NodeId, Checkpoint>> heard_;  // above the stable one, own ones among them
   std::vector<std::size_t> heard_of_;                  // how many of each node
+  std::uint32_t contradictors_ = 0;                    // bit per node
   CertificatePtr stable_;
   std::map<Seq, CertificatePtr> certificates_;
   CheckpointOutput out_;

@@ -148,6 +148,7 @@ void Replica::State::deliver_ready() {
 void Replica::State::deliver(Slot& slot) {
   slot.phase = Phase::kDelivered;
   settle_delivery(slot.header, slot.digest, slot.bodies);
+  out.deliver.back().committed_in = slot.view;
   follow_stable();
 }
 

@@ -106,23 +106,36 @@ Refusal ServiceInstance::from_node(NodeId node, Message& message) {
   if (auto* m = std::get_if<OrderProof>(&message.body)) {
     const Refusal refusal = catch_up_.step(node, *m);
     if (refusal == Refusal::kNone) checkpoints_.keep(m->certificate);
+    // It does not go on from what was delivered here. A correct node's would.
+    if (refusal == Refusal::kConflict) checkpoints_.contradicted(node, m->from);
     return refusal;
   }
   if (auto* m = std::get_if<Batch>(&message.body)) return catch_up_.step(node, *m);
   if (auto* m = std::get_if<ViewChangePtr>(&message.body)) {
     const Refusal refusal = replica_.step(node, *m);
-    if (refusal == Refusal::kNone && (*m)->stable) static_cast<void>(checkpoints_.step((*m)->stable));
+    if (refusal == Refusal::kNone) learn_from(**m);
     return refusal;
   }
   if (auto* m = std::get_if<NewViewPtr>(&message.body)) {
     const Refusal refusal = replica_.step(node, *m);
     if (refusal != Refusal::kNone) return refusal;
-    for (const ViewChangePtr& change : (*m)->proof) {
-      if (change->stable) static_cast<void>(checkpoints_.step(change->stable));
-    }
+    for (const ViewChangePtr& change : (*m)->proof) learn_from(*change);
     return refusal;
   }
   return Refusal::kWrongRole;
+}
+
+// Requires a valid VIEW-CHANGE. No correct node prepares anything else in the view in which a batch was committed, or
+// after it.
+void ServiceInstance::learn_from(const ViewChange& change) {
+  if (change.stable) static_cast<void>(checkpoints_.step(change.stable));
+  for (const Claim& claim : change.prepared) {
+    if (claim.n > log_.last()) break;  // ascending
+    const Delivery& batch = log_.at(claim.n);
+    if (batch.committed_in && claim.view >= *batch.committed_in && claim.digest != batch.digest) {
+      checkpoints_.contradicted(change.signer, claim.n);
+    }
+  }
 }
 
 Refusal ServiceInstance::on_progress(NodeId node, const Progress& message) {

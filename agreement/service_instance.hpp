@@ -81,6 +81,7 @@ class ServiceInstance {
   };
 
   Refusal from_node(NodeId node, Message& message);
+  void learn_from(const ViewChange& change);
   Refusal on_progress(NodeId node, const Progress& message);
   Refusal on_fetch_order(NodeId node, const FetchOrder& message);
   void take_delivery(Delivery& batch);

@@ -12,6 +12,15 @@ namespace {
 
 constexpr std::size_t kBodyOverheadBytes = 32;  // of one body in a Replies message
 
+// A bearer is left when it lags behind f+1 nodes' ORDERs for longer than the patience: body_timeout / kEagerness at
+// first, twice as long after each time, and half again after kPromptBodies that came in a quarter of it. So a slow
+// bearer costs little, and a network that is slow whoever bears costs few changes.
+constexpr std::int64_t kEagerness = 20;
+constexpr std::int64_t kGraceShare = 4;  // body_timeout / this is a new bearer's time to begin
+constexpr std::uint32_t kPromptBodies = 64;
+// Nodes send no bodies further beyond the last vote (OrderStream::kBatchesAhead): there nobody lags.
+constexpr std::uint64_t kBodiesAhead = 256;
+
 std::size_t bytes_of(const agreement::Vote& vote) { return sizeof vote + vote.replies.size() * sizeof(Digest); }
 
 }  // namespace
@@ -25,6 +34,7 @@ Executor::Executor(const ExecutorConfig& config, Observer& observer)
       active_(agreement::slots_of(slots_.active())),
       expired_digest_(agreement::reply_digest(config.expired_reply.view())),
       nodes_(std::size_t{3} * config.f + 1),
+      patience_{config.body_timeout.value / kEagerness},
       by_home_(nodes_.size()),
       by_home_bytes_(nodes_.size()) {
   ZZ_ASSERT(config.f > 0 && nodes_.size() < 32);
@@ -71,20 +81,61 @@ void Executor::set_bearer(std::optional<NodeId> node) {
     subscribe(*bearer_, window_.next());
   }
   bearer_ = node;
+  bearer_since_ = now_;
+  prompt_ = 0;
   if (node) subscribe(*node, window_.next());
 }
 
-// The best of the others that are up: fewest strikes, then the next in turn. Stays if there is none.
-void Executor::change_bearer() {
+// The best of the others that are up: fewest strikes, then who has said what is next, then the next in turn.
+std::optional<NodeId> Executor::other_bearer() const {
   const std::size_t start = bearer_ ? bearer_->value + std::size_t{1} : 0;
   std::optional<NodeId> best;
+  const auto rank = [this](NodeId node) {
+    return std::pair(nodes_[node.value].strikes, !window_.heard(node, window_.next()));
+  };
   for (std::size_t i = 0; i < nodes_.size(); ++i) {
     const NodeId candidate{static_cast<std::uint16_t>((start + i) % nodes_.size())};
     if (!nodes_[candidate.value].up || candidate == bearer_) continue;
-    if (!best || nodes_[candidate.value].strikes < nodes_[best->value].strikes) best = candidate;
+    if (!best || rank(candidate) < rank(*best)) best = candidate;
   }
+  return best;
+}
+
+// Stays if there is no other.
+void Executor::change_bearer() {
+  std::optional<NodeId> best = other_bearer();
   if (!best && bearer_ && nodes_[bearer_->value].up) best = bearer_;
   set_bearer(best);
+}
+
+// ---- slow bearers ----------------------------------------------------------------------------------------------
+
+bool Executor::bearer_lags() const {
+  if (!bearer_ || running_ || !window_.next_decided() || window_.runnable() || window_.next() <= backlog_) return false;
+  const std::int64_t grace = std::max(patience_.value, config_.body_timeout.value / kGraceShare);
+  return now_.value >= window_.decided_at(window_.next()).value + patience_.value &&
+         now_.value >= bearer_since_.value + grace;
+}
+
+// It has to lag at two ticks in a row: after a pause of this process what is late may wait in its own sockets.
+void Executor::watch_bearer() {
+  const bool again = std::exchange(lagged_, bearer_lags());
+  if (!again || !lagged_ || !other_bearer()) return;
+  lagged_ = false;
+  patience_.value = std::min(2 * patience_.value, config_.body_timeout.value);
+  strike(*bearer_);
+}
+
+// The bearer has sent the bodies of n.
+void Executor::note_lag(Seq n) {
+  if (n <= backlog_) return;
+  const std::int64_t asked = bearer_since_.value;
+  const std::int64_t lag =
+      window_.decided(n) ? now_.value - std::max(window_.decided_at(n).value, asked) : std::int64_t{0};
+  prompt_ = 4 * lag > patience_.value ? 0 : prompt_ + 1;
+  if (prompt_ < kPromptBodies) return;
+  prompt_ = 0;
+  patience_.value = std::max(patience_.value / 2, config_.body_timeout.value / kEagerness);
 }
 
 void Executor::strike(NodeId node) {
@@ -119,11 +170,13 @@ void Executor::resume_streams() {
     if (!near || !window_.has_room()) continue;
     subscribe(NodeId{i}, std::max(node.missed, window_.next()));
     node.missed = Seq{};
+    if (bearer_ == NodeId{i}) bearer_since_ = now_;
   }
 }
 
 void Executor::tick(Micros now) {
   now_ = now;
+  watch_bearer();
   const bool waiting = !running_ && (window_.next_decided() ? !window_.runnable() : window_.heard_ahead());
   if (!waiting) {
     waiting_since_.reset();
@@ -156,7 +209,8 @@ Refusal Executor::step(NodeId from, const agreement::Orders& message) {
   Refusal worst = Refusal::kNone;
   Seq n = message.first_n;
   for (const Digest& digest : message.digests) {
-    const OrderWindow::Noted noted = window_.note(from, n, digest);
+    const OrderWindow::Noted noted = window_.note(from, n, digest, now_);
+    if (window_.decided(n) && n.value - window_.next().value >= kBodiesAhead) backlog_ = std::max(backlog_, n);
     if (noted.liar) strike_liar(*noted.liar);
     if (noted.refusal == Refusal::kOutOfWindow) {
       missed(from, n);
@@ -179,6 +233,7 @@ Refusal Executor::step(NodeId from, agreement::Batch message) {
   if (!asked && !window_.decided_as(n, message.digest)) return Refusal::kNotAllowed;
   const Refusal refusal = window_.hold(from, std::move(message));
   if (asked && (refusal == Refusal::kOutOfWindow || refusal == Refusal::kQueueFull)) missed(from, n);
+  if (asked && refusal == Refusal::kNone) note_lag(n);
   if (refusal == Refusal::kConflict) strike_liar(from);
   return refusal;
 }

@@ -50,7 +50,7 @@ struct ExecutorConfig {
   std::uint32_t g = 1;
   SessionLimits sessions;
   std::uint64_t held_bytes_max = 64u << 20;
-  Micros body_timeout{500'000};  // the bearer may lag this long
+  Micros body_timeout{500'000};  // the bearer may lag this long at most
   SharedBytes expired_reply;     // answers a request of an evicted session; equal on all slots
 };
 
@@ -156,7 +156,11 @@ class Executor {
   void keep_vote(ExecutorOutput::VotePtr vote);
   void subscribe(NodeId node, Seq from);
   void set_bearer(std::optional<NodeId> node);
+  [[nodiscard]] std::optional<NodeId> other_bearer() const;
   void change_bearer();
+  [[nodiscard]] bool bearer_lags() const;
+  void watch_bearer();
+  void note_lag(Seq n);
   void strike(NodeId node);
   void strike_liar(NodeId node);
   void missed(NodeId node, Seq n);
@@ -172,6 +176,11 @@ class Executor {
   std::vector<Node> nodes_;
   std::optional<NodeId> bearer_;
   Micros now_;
+  Micros bearer_since_;       // asked for bodies
+  Micros patience_;           // with a bearer that lags
+  bool lagged_ = false;       // at the last tick
+  std::uint32_t prompt_ = 0;  // bodies in a row that came in a quarter of the patience
+  Seq backlog_;               // the last batch that was decided further ahead than bodies are sent
   std::optional<Micros> waiting_since_;
   Seq waiting_for_;
 

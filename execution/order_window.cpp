@@ -34,7 +34,7 @@ bool bodies_fit(const agreement::Batch& batch) {
 
 OrderWindow::OrderWindow(const Options& options) : options_(options), slots_(kOrderWindow) {}
 
-OrderWindow::Noted OrderWindow::note(NodeId from, Seq n, const Digest& digest) {
+OrderWindow::Noted OrderWindow::note(NodeId from, Seq n, const Digest& digest, Micros now) {
   ZZ_ASSERT(from.value < 32);
   if (n < next_) return {Refusal::kDuplicate, {}};
   if (beyond(n)) return {Refusal::kOutOfWindow, {}};
@@ -57,6 +57,7 @@ OrderWindow::Noted OrderWindow::note(NodeId from, Seq n, const Digest& digest) {
   candidate->nodes |= bit;
   if (std::popcount(candidate->nodes) <= static_cast<int>(options_.f)) return {};
   decide(s, digest);
+  s.decided_at = now;
   if (!s.held || s.batch.digest == digest) return {};
   const NodeId liar = s.holder;
   release(s);

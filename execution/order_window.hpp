@@ -38,8 +38,8 @@ class OrderWindow {
     Refusal refusal = Refusal::kNone;
     std::optional<NodeId> liar;  // had given us another batch for this n
   };
-  // Node `from` (below 32) says that batch n has digest `digest`.
-  Noted note(NodeId from, Seq n, const Digest& digest);
+  // Node `from` (below 32) says at this time that batch n has digest `digest`.
+  Noted note(NodeId from, Seq n, const Digest& digest, Micros now);
 
   // Keeps a whole batch of node `from`. kDuplicate: there already or past; kOutOfWindow, kQueueFull: no place, ask
   // again later; kConflict: not the decided batch, or bodies that are not the referenced ones; kMalformed.
@@ -48,6 +48,9 @@ class OrderWindow {
   [[nodiscard]] bool decided_as(Seq n, const Digest& digest) const {
     return n >= next_ && !beyond(n) && slot(n).decided && slot(n).digest == digest;
   }
+  [[nodiscard]] bool decided(Seq n) const { return n >= next_ && !beyond(n) && slot(n).decided; }
+  // When it was decided. Requires n in the window, and decided.
+  [[nodiscard]] Micros decided_at(Seq n) const { return slot(n).decided_at; }
   // Forgets what this node gave and is not decided yet.
   void forget_undecided_of(NodeId from);
 
@@ -80,6 +83,7 @@ class OrderWindow {
     bool held = false;
     NodeId holder;
     Digest digest;                      // once decided
+    Micros decided_at;                  // once decided
     std::vector<Candidate> candidates;  // until decided; at most one per node
     agreement::Batch batch;             // if held
     std::uint64_t bytes = 0;            // if held

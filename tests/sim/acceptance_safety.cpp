@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <memory>
 #include <set>
 
@@ -54,10 +55,11 @@ TEST(Acceptance, AS01_EquivocatingPrimary) {
       {"byzantine.equivocate.proposal", "byzantine.equivocate.vote", "event.view-left", "event.view-entered"});
 }
 
-// Who is doubled (the first primary, or a backup), and for each of four rounds one of the eight ways to divide four
-// nodes in two. The copies of the twin talk with both sides, each with parties that are drawn anew every round.
+// Who is doubled (the first primary, or a backup), and for each of four rounds one of the sixteen ways to divide the
+// three others and the two copies in two. A copy talks with the nodes on its side only. Which copy a client, an
+// executor or a host has a channel to is drawn anew every round. ZZ_ACCEPTANCE_SEEDS=all runs the whole enumeration.
 TEST(Acceptance, AS02_TwinsWithPartitions) {
-  const Sweep sweep(2 * 8 * 8 * 8 * 8, 192, [](std::uint64_t point) {
+  const Sweep sweep(2 * 16 * 16 * 16 * 16, 192, [](std::uint64_t point) {
     constexpr std::int64_t kRound = 300 * kMs;
     const NodeId twin{static_cast<std::uint16_t>(point % 2)};
     Plan plan = calm(point + 1);
@@ -69,19 +71,23 @@ TEST(Acceptance, AS02_TwinsWithPartitions) {
     plan.configure = [](crypto::ClusterFile& cluster) { cluster.timing.view_timeout_ms = 200; };
     plan.setup = [point, twin](World& world) {
       for (std::int64_t round = 0; round < 4; ++round) {
-        const std::uint64_t way = point >> (1 + 3 * round) & 7;  // bit i: node i + 1 is not with node 0
-        std::vector<std::set<NodeId>> groups(2);
+        const std::uint64_t way = point >> (1 + 4 * round) & 15;  // bit: not with the first copy
+        std::array<std::set<NodeId>, 2> sides;
+        std::uint64_t bit = 0;
         for (std::uint16_t node = 0; node < 4; ++node) {
-          groups[node > 0 && (way >> (node - 1) & 1) != 0 ? 1 : 0].insert(NodeId{node});
+          if (NodeId{node} != twin) sides[way >> bit++ & 1].insert(NodeId{node});
         }
-        for (auto& group : groups) group.insert(twin);
+        const std::array<std::set<NodeId>, 2> of_copies = {sides[0], sides[way >> bit & 1]};
+        sides[0].insert(twin);
+        sides[way >> bit & 1].insert(twin);
         const Micros begin{150 * kMs + round * kRound};
-        world.at(begin, [groups, twin, begin](World& now) {
-          now.node_at(twin).regroup();
-          const World::Hook heal = now.partition(groups);
+        world.at(begin, [=](World& now) {
+          now.node_at(twin).regroup(of_copies);
+          const World::Hook heal = now.partition({sides[0], sides[1]});
           now.at(Micros{begin.value + kRound}, heal);
         });
       }
+      world.at(Micros{150 * kMs + 4 * kRound}, [twin](World& now) { now.node_at(twin).regroup(); });
     };
     return outcome_of(plan);
   });

@@ -438,7 +438,7 @@ void SimNode::leave_as_told(std::vector<Adversary::Leaving>& parcels) {
 
 void SimNode::act() {
   if (!alive_) return;
-  if (kind_ == kTwin && chance(prng_, 1)) regroup();
+  if (kind_ == kTwin && !regrouped_ && chance(prng_, 1)) regroup();
   if (!adversary_) return;
   leaving_.clear();
   AdversaryWorld world = adversary_world();
@@ -448,11 +448,23 @@ void SimNode::act() {
 
 void SimNode::regroup() {
   kernel_.count("byzantine.twin.regroup");
+  regrouped_ = false;
   for (Party other = 0; other < groups_.size(); ++other) {
     const std::uint64_t draw = prng_.below(10);
     groups_[other] = draw < 4 ? 1 : draw < 8 ? 2 : kBothTwins;
     // One channel can carry one story only; two would only be refused.
     if (!kernel_.parties.is_node(other) && groups_[other] == kBothTwins) groups_[other] = 1;
+  }
+}
+
+void SimNode::regroup(const std::array<std::set<NodeId>, 2>& of_copies) {
+  regroup();
+  regrouped_ = true;
+  for (std::uint16_t node = 0; node < kernel_.parties.nodes; ++node) {
+    groups_[node] = 0;
+    for (std::size_t copy = 0; copy < of_copies.size(); ++copy) {
+      if (of_copies[copy].contains(NodeId{node})) groups_[node] |= static_cast<std::uint8_t>(1u << copy);
+    }
   }
 }
 

@@ -6,8 +6,10 @@
 // A turn: messages step the instance, run() follows, promises are synced, and only then the turn's messages leave.
 // While a sync or a pause lasts, input gathers.
 
+#include <array>
 #include <cstdint>
 #include <memory>
+#include <set>
 #include <vector>
 
 #include "agreement/log_record.hpp"
@@ -113,6 +115,8 @@ class SimNode {
   void act();
   // Twins: who talks to which copy is drawn anew.
   void regroup();
+  // Of the nodes it is as told, and stays until the next word.
+  void regroup(const std::array<std::set<NodeId>, 2>& of_copies);
 
   SimClock clock;
   DiskSpeed disk_speed;
@@ -151,6 +155,7 @@ class SimNode {
   SimDisk disk_;
   std::vector<std::unique_ptr<Body>> bodies_;  // two of a twin
   std::vector<std::uint8_t> groups_;           // by party: bit per body that it talks with
+  bool regrouped_ = false;                     // as told
   bool alive_ = false;
   bool paused_ = false;
   bool amnesiac_ = false;
