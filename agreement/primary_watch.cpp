@@ -10,8 +10,10 @@ namespace {
 constexpr std::uint32_t kDoublingsMax = 16;
 constexpr std::int64_t kUsualFactor = 8;          // above the best, or the middle client
 constexpr std::int64_t kInFlightFactor = 4;       // above the time from proposal to delivery
-constexpr std::uint64_t kOrderedMin = 16;         // in a period, for its shares to mean anything
-constexpr std::uint32_t kGoodPeriods = 16;        // that halve what is tolerated
+constexpr std::uint64_t kOrderedMin = 16;         // for shares to mean anything
+constexpr std::uint32_t kGoodPeriods = 32;        // that halve what is tolerated
+constexpr std::uint32_t kSlowWeight = 3;          // of a slow period, in good ones
+constexpr std::uint32_t kSlowMax = 9;
 constexpr std::int64_t kSystemTimeouts = 4;       // a system operation may stand behind others
 constexpr std::int64_t kForgivenAfterBases = 64;  // one lasting strike
 
@@ -33,15 +35,22 @@ std::string_view to_string(Complaint complaint) {
   return "unknown";
 }
 
-void PrimaryWatch::Wait::sight(Span now) {
-  if (!waits) since = now;
+void PrimaryWatch::Wait::sight(Span now, bool excused) {
+  if (!waits) {
+    since = seen = now;
+    inexcusable = 0;
+  }
+  if (!excused) {
+    inexcusable += now - seen;
+    in_period += now - seen;
+  }
   waits = true;
   seen = now;
 }
 
 void PrimaryWatch::Wait::end() {
   if (!waits) return;
-  sum += age();
+  sum += inexcusable;
   ++ended;
   waits = false;
 }
@@ -91,7 +100,11 @@ void PrimaryWatch::begin_anew() {
   system_ = {};
   gap_ = {};
   held_.reset();
-  for (Client& client : clients_) client.wait = {};
+  for (Client& client : clients_) {
+    client.wait = {};
+    client.account = {};
+  }
+  slowness_ = 0;
   stretch_since_ = clock_;
   stretch_delivered_ = false;
   longest_ = 0;
@@ -102,13 +115,13 @@ void PrimaryWatch::begin_period() {
   period_since_ = clock_;
   in_flight_ = 0;
   batches_ = 0;
-  gap_.sum = 0;
-  gap_.ended = 0;
-  std::erase_if(clients_, [](const Client& client) { return !client.wait.waits && client.strikes.count == 0; });
+  gap_.begin_period();
+  std::erase_if(clients_, [](const Client& client) {
+    return !client.wait.waits && client.strikes.count == 0 && client.account.waited == 0;
+  });
   last_client_ = 0;
   for (Client& client : clients_) {
-    client.wait.sum = 0;
-    client.wait.ended = 0;
+    client.wait.begin_period();
     client.served = 0;
   }
 }
@@ -119,7 +132,7 @@ PrimaryWatch::Client& PrimaryWatch::client_of(ClientId id) {
   if (last_client_ < clients_.size() && clients_[last_client_].id == id) return clients_[last_client_];
   auto at = std::lower_bound(clients_.begin(), clients_.end(), id,
                              [](const Client& client, ClientId wanted) { return client.id < wanted; });
-  if (at == clients_.end() || at->id != id) at = clients_.insert(at, Client{id, {}, {}, false, 0, {}});
+  if (at == clients_.end() || at->id != id) at = clients_.insert(at, Client{id, {}, {}, false, 0, {}, {}});
   last_client_ = static_cast<std::size_t>(at - clients_.begin());
   return *at;
 }
@@ -189,7 +202,7 @@ void PrimaryWatch::observe(const Situation& situation) {
   }
   if (!situation.system_waits) pardon(system_strikes_);
   if (situation.gap) {
-    gap_.sight(clock_);
+    gap_.sight(clock_, situation.excused);
   } else {
     gap_.end();
   }
@@ -197,22 +210,22 @@ void PrimaryWatch::observe(const Situation& situation) {
     held_ = situation.held;
     held_since_ = clock_;
   }
-  observe_heads(situation.primary ? std::vector<Head>{} : situation.heads, situation.alone);
+  observe_heads(situation.primary ? std::vector<Head>{} : situation.heads, situation);
 }
 
-void PrimaryWatch::observe_heads(const std::vector<Head>& heads, const std::vector<bool>& alone) {
+void PrimaryWatch::observe_heads(const std::vector<Head>& heads, const Situation& situation) {
   std::size_t i = 0;
   for (std::size_t k = 0; k < heads.size(); ++k) {
     const Head& head = heads[k];
     for (; i < clients_.size() && clients_[i].id < head.client; ++i) end_wait(clients_[i]);
     if (i == clients_.size() || clients_[i].id != head.client) {
-      clients_.insert(clients_.begin() + static_cast<std::ptrdiff_t>(i), Client{head.client, {}, {}, false, 0, {}});
+      clients_.insert(clients_.begin() + static_cast<std::ptrdiff_t>(i), Client{head.client, {}, {}, false, 0, {}, {}});
     }
     Client& client = clients_[i++];
     if (client.head != head) end_wait(client);
     client.head = head;
-    client.alone = k < alone.size() && alone[k];
-    client.wait.sight(clock_);
+    client.alone = k < situation.alone.size() && situation.alone[k];
+    client.wait.sight(clock_, situation.excused);
   }
   for (; i < clients_.size(); ++i) end_wait(clients_[i]);
 }
@@ -263,7 +276,7 @@ bool PrimaryWatch::silent() {
 }
 
 std::optional<Complaint> PrimaryWatch::judge_period(const Situation& situation) {
-  if (clock_ - period_since_ < 4 * config_.base.value) return std::nullopt;
+  if (clock_ - period_since_ < 2 * config_.base.value) return std::nullopt;
   std::optional<Complaint> complaint;
   const std::optional<Span> middle = middle_wait();
   // Without deliveries it is kSilent's business.
@@ -271,7 +284,7 @@ std::optional<Complaint> PrimaryWatch::judge_period(const Situation& situation) 
     const Span in_flight = in_flight_ / static_cast<Span>(batches_);
     if (slow(*middle, in_flight)) {
       complaint = Complaint::kSlow;
-    } else if (situation.position - position_ >= kOrderedMin && unfair(*middle, in_flight)) {
+    } else if (unfair(*middle, in_flight, situation.position - position_)) {
       complaint = Complaint::kUnfair;
     }
   }
@@ -286,7 +299,7 @@ std::optional<PrimaryWatch::Span> PrimaryWatch::middle_wait() const {
   for (const Client& client : clients_) {
     if (muted(client.strikes) || (client.served == 0 && client.wait.ended == 0)) continue;
     // What waits now and then has not waited in vain.
-    waits.push_back(client.wait.sum >= config_.base.value ? client.wait.mean() : 0);
+    waits.push_back(client.wait.in_period >= config_.base.value / 2 ? client.wait.mean() : 0);
   }
   if (waits.empty()) return std::nullopt;
   const auto middle = waits.begin() + static_cast<std::ptrdiff_t>((waits.size() - 1) / 2);
@@ -295,17 +308,23 @@ std::optional<PrimaryWatch::Span> PrimaryWatch::middle_wait() const {
 }
 
 bool PrimaryWatch::slow(Span middle, Span in_flight) {
-  if (gap_.sum >= config_.base.value) middle = std::max(middle, gap_.mean());
+  if (gap_.in_period >= config_.base.value / 2) middle = std::max(middle, gap_.mean());
   std::optional<Span> best = best_;
   for (const std::optional<Span>& other : best_of_) {
     if (other && (!best || *other < *best)) best = other;
   }
-  best_ = std::min(best_.value_or(middle), middle);
   const Span usual = std::max({config_.base.value / 10, kUsualFactor * best.value_or(0), kInFlightFactor * in_flight});
-  if (middle > usual << tolerance_) {
+  const bool is_slow = middle > usual << tolerance_;
+  if (is_slow) {
+    slowness_ += kSlowWeight;
+  } else {
+    slowness_ -= slowness_ > 0 ? 1u : 0u;
+  }
+  const bool fires = slowness_ >= kSlowMax;
+  if (fires || !is_slow) best_ = std::min(best_.value_or(middle), middle);
+  if (fires) {
+    slowness_ = 0;
     tolerance_ = std::min(tolerance_ + 1, kDoublingsMax);
-    good_periods_ = 0;
-    return true;
   }
   if (middle > usual) {
     good_periods_ = 0;
@@ -313,21 +332,32 @@ bool PrimaryWatch::slow(Span middle, Span in_flight) {
     good_periods_ = 0;
     tolerance_ -= tolerance_ > 0 ? 1u : 0u;
   }
-  return false;
+  return fires;
 }
 
-bool PrimaryWatch::unfair(Span middle, Span in_flight) {
+bool PrimaryWatch::unfair(Span middle, Span in_flight, std::uint64_t ordered) {
   const Span share = std::max({config_.base.value / 10, kUsualFactor * middle, kInFlightFactor * in_flight});
   const auto served = std::count_if(clients_.begin(), clients_.end(), [](const Client& c) { return c.served > 0; });
   bool fires = false;
   for (Client& client : clients_) {
     if (muted(client.strikes) || served == (client.served > 0 ? 1 : 0)) continue;
-    const bool waits = client.wait.waits && !client.alone;
-    const Span waited = client.wait.sum + (waits ? client.wait.age() : 0);
-    const Span times = client.wait.ended + (waits ? 1 : 0);
-    if (waited < 2 * config_.base.value || waited <= share * times) continue;
-    strike(client.strikes);
-    fires = true;
+    const Wait& wait = client.wait;
+    const Span unheard = wait.waits && client.alone ? std::min(wait.inexcusable, wait.in_period) : 0;
+    const Span waited = wait.in_period - unheard;
+    Account& account = client.account;
+    if (account.waited == 0 && waited == 0) continue;
+    account.waited += waited;
+    account.times += std::max(client.served, wait.ended);
+    account.ordered += ordered;
+    account.periods += waited > 0 ? 1 : 0;
+    account.share = std::max(account.share, share);
+    if (account.waited < 2 * config_.base.value || account.ordered < kOrderedMin || account.periods < 2) continue;
+    const auto times = static_cast<Span>(account.times) + (wait.waits && !client.alone ? 1 : 0);
+    if (account.waited > account.share * times) {
+      strike(client.strikes);
+      fires = true;
+    }
+    account = {};
   }
   return fires;
 }

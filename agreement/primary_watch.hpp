@@ -3,8 +3,8 @@
 // PrimaryWatch: when a node has waited long enough for the primary (docs/protocol.md §7; Clement et al., Aardvark, NSDI
 // 2009 §4.1 for the expectations). It only says "leave this view, because ..."; Replica does it.
 //
-// One thread; time is handed in (monotonic); no IO. Memory: a record per client that was active in the last period or
-// made this node complain; clients come from this node's own requests and from the order, so there are as many as the
+// One thread; time is handed in (monotonic); no IO. Memory: a record per client that was active in the last period, has
+// waited in this view or made this node complain; clients come from this node's own requests and from the order, so there are as many as the
 // cluster has.
 //
 // Ages are taken on a clock of its own, which stands still while `blocked` (in a view) and goes on by at most base / 2
@@ -17,14 +17,18 @@
 //    steady stretch (2 * base with deliveries), up to `max`, and halved by each steady stretch in which no wait was
 //    longer than half of the lower timeout. So it goes back to base, and not below what the network needs.
 //  - kHeld: a proposal that this node cannot stand for (bodies missing, time out of bounds) is held for body_timeout.
-//  - kSlow: the mean wait of the middle client over a period (4 * base) exceeds the *usual* one, and its waits made up
-//    a quarter of the period. Usual is the greatest of base / 10, eight times the best period of the last eight views,
-//    and four times the mean time from proposal to delivery here (which rises with the network's delays and with load,
-//    and which a primary cannot stretch but by leaving gaps; those count as waits). Each complaint doubles what is
-//    tolerated, 16 good periods halve it, so a correct primary is left for it a logarithmic number of times at most.
-//  - kUnfair: one client's mean wait over a period exceeds base / 10, eight times the middle client's, and four times
-//    the time to delivery, and it waited for half of the period, while others were served. A primary that takes clients
-//    in turn treats them alike, and each is counted by its oldest request only, whatever it has outstanding.
+//  - kSlow: it keeps being slow. A period (2 * base) with deliveries is slow when the mean wait of the middle client
+//    exceeds the *usual* one, and its waits made up a quarter of the period. Usual is the greatest of base / 10, eight
+//    times the best period of the last eight views, and four times the mean time from proposal to delivery here (which
+//    rises with the network's delays and with load, and which a primary cannot stretch but by leaving gaps; those count
+//    as waits). A slow period weighs three good ones, and three in a row are too many: so one outage, however long, is
+//    no reason once it is over, and whoever is slow for more than a quarter of the time is found out. Each complaint
+//    doubles what is tolerated, 32 good periods halve it, so a correct primary is left for it a logarithmic number of
+//    times at most.
+//  - kUnfair: one client waited for 2 * base in all, in two or more periods in which others were served, and this is
+//    per batch that served it more than base / 10, eight times the middle client's mean wait, and four times the time to
+//    delivery. A primary that takes clients in turn treats them alike, and each is counted by its oldest request only,
+//    whatever it has outstanding. What a client asks for seldom adds up for as long as the view lasts.
 //  - kNoNewView: 2f+1 nodes want the view and its NEW-VIEW does not come within the timeout.
 //
 // A client that makes this node complain may itself be the cause (it sends to this node and not to the primary). Each
@@ -66,6 +70,7 @@ class PrimaryWatch {
   struct Situation {
     bool primary = false;  // this node is the primary: of itself it complains only when proposals are not delivered
     bool blocked = false;  // no proposal can come: the window is shut (back-pressure), or this node lags or learns
+    bool excused = false;  // the primary may have a reason to wait: not held against it as kSlow or kUnfair
     Seq delivered;         // last
     std::uint64_t position = 0;   // requests ordered so far
     std::uint64_t in_flight = 0;  // proposals here for delivered + 1, + 2, ... without a gap
@@ -105,19 +110,30 @@ class PrimaryWatch {
     bool waits = false;
     Span since = 0;
     Span seen = 0;  // last
-    // In this period:
-    Span sum = 0;  // of the waits that ended
+    Span inexcusable = 0;
+    // In this period, and inexcusable:
+    Span in_period = 0;
+    Span sum = 0;  // of the waits that ended, with what of them lay in earlier periods
     std::uint32_t ended = 0;
 
     [[nodiscard]] Span age() const { return waits ? seen - since : 0; }
     [[nodiscard]] Span mean() const { return ended == 0 ? 0 : sum / ended; }
-    void sight(Span now);
+    void sight(Span now, bool excused = false);
     void end();
+    void begin_period() { in_period = sum = ended = 0; }
   };
   struct Strikes {
     std::uint32_t count = 0;
     Span at = 0;           // the last one, or the last one forgiven
     bool lasting = false;  // some were made while others were served
+  };
+  // What a client has waited for this primary, in periods in which others were served.
+  struct Account {
+    Span waited = 0;
+    std::uint64_t times = 0;    // it was served, or waited
+    std::uint64_t ordered = 0;  // requests, of anybody
+    std::uint32_t periods = 0;  // in which it waited
+    Span share = 0;             // the longest mean wait that was fair
   };
   struct Client {
     ClientId id;
@@ -125,6 +141,7 @@ class PrimaryWatch {
     Head head;                 // that it waits with
     bool alone = false;        // it does
     std::uint32_t served = 0;  // in this period
+    Account account;
     Strikes strikes;
   };
 
@@ -140,13 +157,13 @@ class PrimaryWatch {
   void begin_period();
   void advance(Micros now, const Situation& situation);
   void observe(const Situation& situation);
-  void observe_heads(const std::vector<Head>& heads, const std::vector<bool>& alone);
+  void observe_heads(const std::vector<Head>& heads, const Situation& situation);
   void end_wait(Client& client);
   [[nodiscard]] bool silent();
   [[nodiscard]] std::optional<Complaint> judge_period(const Situation& situation);
   [[nodiscard]] std::optional<Span> middle_wait() const;
   [[nodiscard]] bool slow(Span middle, Span in_flight);
-  [[nodiscard]] bool unfair(Span middle, Span in_flight);
+  [[nodiscard]] bool unfair(Span middle, Span in_flight, std::uint64_t ordered);
   void come_down();
 
   Config config_;
@@ -183,6 +200,7 @@ class PrimaryWatch {
   std::uint64_t batches_ = 0;
   std::uint64_t position_ = 0;  // at its start
 
+  std::uint32_t slowness_ = 0;   // slow periods of this view, less the good ones
   std::uint32_t tolerance_ = 0;  // doublings of what is usual
   std::uint32_t good_periods_ = 0;
   std::optional<Span> best_;                      // middle wait of a period of this view

@@ -72,11 +72,13 @@ Refusal Replica::State::check_sender(NodeId from) const {
   return from == config.self ? Refusal::kWrongRole : Refusal::kNone;
 }
 
-Refusal Replica::State::check(NodeId from, View v, Seq n) const {
+Refusal Replica::State::check(NodeId from, View v, Seq n) {
   if (const Refusal refusal = check_sender(from); refusal != Refusal::kNone) return refusal;
   if (v < view) return Refusal::kStaleView;
   if (v > view) return Refusal::kFutureView;
-  return log.in_window(n) ? Refusal::kNone : Refusal::kOutOfWindow;
+  if (log.in_window(n)) return Refusal::kNone;
+  if (n > log.low()) refused_later = true;
+  return Refusal::kOutOfWindow;
 }
 
 // A new view's choice needs no further judgement. A proposal does: by this node's own, or because f+1 distinct nodes
@@ -193,6 +195,7 @@ void Replica::State::follow_stable() {
   log.set_low(n);
   if (accepted_view && !changing) open_chosen(*accepted_view);  // what lay beyond the window
   if (changing) try_new_view();
+  if (std::exchange(refused_later, false)) say_progress({});  // so that it is said again
 }
 
 // ---- Replica ---------------------------------------------------------------------------------------------------

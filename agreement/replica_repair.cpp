@@ -31,10 +31,13 @@ Refusal Replica::State::progress(NodeId from, const Progress& message) {
   PeerState& peer = peers[from.value];
   const bool stuck = peer.heard && peer.progress.settled == message.settled && peer.progress.view == message.view;
   const bool fresh = std::exchange(peer.fresh, false);
+  // It had to refuse what was said of batches beyond its window.
+  const bool opened = peer.heard && message.stable > peer.progress.stable &&
+                      log.top().value > peer.progress.stable.value + config.window;
   peer.heard = true;
   peer.progress = message;
   review_complaints();
-  if (!stuck && !fresh) return Refusal::kNone;
+  if (!stuck && !fresh && !opened) return Refusal::kNone;
   if (peer.repaired_at && now.value - peer.repaired_at->value < config.progress.value / 2) return Refusal::kNone;
   peer.repaired_at = now;
   repair(from, message);

@@ -33,7 +33,7 @@ struct Replica::State {
   [[nodiscard]] bool is_primary() const { return primary() == config.self; }
   [[nodiscard]] Refusal check_sender(NodeId from) const;
   // Sender, view and window of a vote. While this node waits for a view, votes of that view are kept for it.
-  [[nodiscard]] Refusal check(NodeId from, View v, Seq n) const;
+  [[nodiscard]] Refusal check(NodeId from, View v, Seq n);
   // Takes the slot as far as its votes go.
   void advance(Slot& slot);
   void stand_for(Slot& slot);
@@ -105,6 +105,8 @@ struct Replica::State {
   void open_chosen(const NewView& message);
   void fill_chosen(Slot& slot, const HeaderPtr& header);
   void watch_primary();
+  [[nodiscard]] bool primary_may_be_shut();
+  [[nodiscard]] bool is_behind() const;
   void complain(std::string_view why);
   void review_complaints();
 
@@ -129,6 +131,8 @@ struct Replica::State {
   bool complains = false;    // it would leave `view`, and says so
   Micros complained_at;
   Seq delivered_then;
+  Seq unheard_stable;            // a checkpoint that is stable here; the primary has yet to say that it is there
+  Micros unheard_since;          // this node waits for that
   NewViewPtr accepted_view;      // what began `view`; null in view 0 and while changing
   std::optional<View> last_led;  // left as its primary, and no other entered since
   bool learner = false;
@@ -151,6 +155,7 @@ struct Replica::State {
   Micros wall;
   bool ticked = false;
   Micros now;  // monotonic
+  bool refused_later = false;  // something of this view, because the window was shut
 
   std::uint32_t fetching = 0;  // slots that wait for an answer
   struct PeerState {

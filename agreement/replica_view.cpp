@@ -19,6 +19,7 @@ void Replica::State::watch_primary() {
   situation.primary = is_primary();
   const bool full = delivered.value - log.low().value >= requests_ahead();
   situation.blocked = full || stable_n(newest_stable) > delivered;
+  situation.excused = primary_may_be_shut() || is_behind();
   situation.delivered = delivered;
   situation.position = requests.position();
   system.prune(rules);
@@ -44,6 +45,25 @@ void Replica::State::watch_primary() {
     watch.entered(view);
     say_progress({});
   }
+}
+
+// Whether the primary's window may be shut although this node's is open: it has not told of the checkpoint that this
+// node holds a certificate of. One that says so for ever is believed for one timeout.
+bool Replica::State::primary_may_be_shut() {
+  if (is_primary()) return false;
+  const Seq told = peers[primary().value].progress.stable;
+  if (told >= unheard_stable) {
+    unheard_stable = stable_n(newest_stable);
+    unheard_since = now;
+  }
+  return told < unheard_stable && now.value - unheard_since.value < watch.timeout().value &&
+         log.top().value >= told.value + requests_ahead();
+}
+
+// What this node lacks, f+1 others have: it is for them to tell it, and says nothing of the primary.
+bool Replica::State::is_behind() const {
+  const auto ahead = [&](const PeerState& peer) { return peer.heard && peer.progress.delivered > delivered; };
+  return std::count_if(peers.begin(), peers.begin() + nodes, ahead) > config.f;
 }
 
 // A VIEW-CHANGE cannot be taken back, and who sends one votes no more in its view. So nobody leaves alone: first
@@ -225,6 +245,7 @@ void Replica::State::enter(const NewViewPtr& message) {
   out.log.push_back(ViewRecord{view, false, nullptr, accepted_view});
   ++stats.views_entered;
   watch.entered(view);
+  unheard_stable = {};
   open_chosen(*message);
   report(EventKind::kViewEntered, log.top().next());
 }
