@@ -8,11 +8,11 @@ namespace zz::agreement {
 namespace {
 
 constexpr std::uint32_t kDoublingsMax = 16;
-constexpr std::int64_t kUsualFactor = 8;          // above the best, or the middle client
-constexpr std::int64_t kInFlightFactor = 4;       // above the time from proposal to delivery
-constexpr std::uint64_t kOrderedMin = 16;         // for shares to mean anything
-constexpr std::uint32_t kGoodPeriods = 32;        // that halve what is tolerated
-constexpr std::uint32_t kSlowWeight = 3;          // of a slow period, in good ones
+constexpr std::int64_t kUsualFactor = 8;     // above the best, or the middle client
+constexpr std::int64_t kInFlightFactor = 4;  // above the time from proposal to delivery
+constexpr std::uint64_t kOrderedMin = 16;    // for shares to mean anything
+constexpr std::uint32_t kGoodPeriods = 32;   // that halve what is tolerated
+constexpr std::uint32_t kSlowWeight = 3;     // of a slow period, in good ones
 constexpr std::uint32_t kSlowMax = 9;
 constexpr std::int64_t kSystemTimeouts = 4;       // a system operation may stand behind others
 constexpr std::int64_t kForgivenAfterBases = 64;  // one lasting strike
@@ -117,7 +117,7 @@ void PrimaryWatch::begin_period() {
   batches_ = 0;
   gap_.begin_period();
   std::erase_if(clients_, [](const Client& client) {
-    return !client.wait.waits && client.strikes.count == 0 && client.account.waited == 0;
+    return !client.wait.waits && client.strikes.count == 0 && client.account.excess == 0;
   });
   last_client_ = 0;
   for (Client& client : clients_) {
@@ -344,20 +344,19 @@ bool PrimaryWatch::unfair(Span middle, Span in_flight, std::uint64_t ordered) {
     const Wait& wait = client.wait;
     const Span unheard = wait.waits && client.alone ? std::min(wait.inexcusable, wait.in_period) : 0;
     const Span waited = wait.in_period - unheard;
+    const Span times = std::max(client.served, wait.ended) + (wait.waits && !client.alone ? 1u : 0u);
     Account& account = client.account;
-    if (account.waited == 0 && waited == 0) continue;
-    account.waited += waited;
-    account.times += std::max(client.served, wait.ended);
-    account.ordered += ordered;
-    account.periods += waited > 0 ? 1 : 0;
-    account.share = std::max(account.share, share);
-    if (account.waited < 2 * config_.base.value || account.ordered < kOrderedMin || account.periods < 2) continue;
-    const auto times = static_cast<Span>(account.times) + (wait.waits && !client.alone ? 1 : 0);
-    if (account.waited > account.share * times) {
-      strike(client.strikes);
-      fires = true;
+    account.excess += waited - share * times;
+    if (account.excess <= 0) {
+      account = {};
+      continue;
     }
+    account.ordered += ordered;
+    ++account.periods;
+    if (account.excess < 2 * config_.base.value || account.ordered < kOrderedMin || account.periods < 2) continue;
     account = {};
+    strike(client.strikes);
+    fires = true;
   }
   return fires;
 }

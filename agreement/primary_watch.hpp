@@ -3,9 +3,9 @@
 // PrimaryWatch: when a node has waited long enough for the primary (docs/protocol.md §7; Clement et al., Aardvark, NSDI
 // 2009 §4.1 for the expectations). It only says "leave this view, because ..."; Replica does it.
 //
-// One thread; time is handed in (monotonic); no IO. Memory: a record per client that was active in the last period, has
-// waited in this view or made this node complain; clients come from this node's own requests and from the order, so there are as many as the
-// cluster has.
+// One thread; time is handed in (monotonic); no IO. Memory: a record per client that was active in the last period, is
+// owed something by the primary or made this node complain; clients come from this node's own requests and from the
+// order, so there are as many as the cluster has.
 //
 // Ages are taken on a clock of its own, which stands still while `blocked` (in a view) and goes on by at most base / 2
 // per tick, so that what a stopped or starved process slept through is not held against the primary. A *wait* is the
@@ -25,10 +25,11 @@
 //    no reason once it is over, and whoever is slow for more than a quarter of the time is found out. Each complaint
 //    doubles what is tolerated, 32 good periods halve it, so a correct primary is left for it a logarithmic number of
 //    times at most.
-//  - kUnfair: one client waited for 2 * base in all, in two or more periods in which others were served, and this is
-//    per batch that served it more than base / 10, eight times the middle client's mean wait, and four times the time to
-//    delivery. A primary that takes clients in turn treats them alike, and each is counted by its oldest request only,
-//    whatever it has outstanding. What a client asks for seldom adds up for as long as the view lasts.
+//  - kUnfair: one client's waits, in periods in which others were served, exceed what is fair by 2 * base in all. Fair
+//    is, each time that it is served, the greatest of base / 10, eight times the middle client's mean wait, and four
+//    times the time to delivery; short waits make up for long ones. A primary that takes clients in turn treats them
+//    alike, and each is counted by its oldest request only, whatever it has outstanding. How seldom it asks does not
+//    matter; one period alone is not enough, so that no outage is mistaken for it.
 //  - kNoNewView: 2f+1 nodes want the view and its NEW-VIEW does not come within the timeout.
 //
 // A client that makes this node complain may itself be the cause (it sends to this node and not to the primary). Each
@@ -127,13 +128,11 @@ class PrimaryWatch {
     Span at = 0;           // the last one, or the last one forgiven
     bool lasting = false;  // some were made while others were served
   };
-  // What a client has waited for this primary, in periods in which others were served.
+  // By how much a client has waited for longer than is fair, in periods in which others were served.
   struct Account {
-    Span waited = 0;
-    std::uint64_t times = 0;    // it was served, or waited
-    std::uint64_t ordered = 0;  // requests, of anybody
-    std::uint32_t periods = 0;  // in which it waited
-    Span share = 0;             // the longest mean wait that was fair
+    Span excess = 0;
+    std::uint64_t ordered = 0;  // requests of anybody, since there is some
+    std::uint32_t periods = 0;  // likewise
   };
   struct Client {
     ClientId id;

@@ -133,6 +133,7 @@ struct Replica::State {
   Seq delivered_then;
   Seq unheard_stable;            // a checkpoint that is stable here; the primary has yet to say that it is there
   Micros unheard_since;          // this node waits for that
+  Seq top_then;                  // log.top() at the last tick
   NewViewPtr accepted_view;      // what began `view`; null in view 0 and while changing
   std::optional<View> last_led;  // left as its primary, and no other entered since
   bool learner = false;
@@ -154,7 +155,7 @@ struct Replica::State {
 
   Micros wall;
   bool ticked = false;
-  Micros now;  // monotonic
+  Micros now;                  // monotonic
   bool refused_later = false;  // something of this view, because the window was shut
 
   std::uint32_t fetching = 0;  // slots that wait for an answer

@@ -47,10 +47,11 @@ void Replica::State::watch_primary() {
   }
 }
 
-// Whether the primary's window may be shut although this node's is open: it has not told of the checkpoint that this
-// node holds a certificate of. One that says so for ever is believed for one timeout.
+// Whether the primary's window may be shut although this node's is open: it proposes nothing, and has not told of the
+// checkpoint that this node holds a certificate of. One that says so for ever is believed for one timeout.
 bool Replica::State::primary_may_be_shut() {
-  if (is_primary()) return false;
+  const bool proposes = std::exchange(top_then, log.top()) != log.top();
+  if (is_primary() || proposes) return false;
   const Seq told = peers[primary().value].progress.stable;
   if (told >= unheard_stable) {
     unheard_stable = stable_n(newest_stable);

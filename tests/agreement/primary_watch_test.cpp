@@ -493,6 +493,56 @@ TEST(SlowPrimary, KeepingOneNumberBackIsSlowToo) {
   EXPECT_LE(hand.now - start, 2 * 4 * kBase);
 }
 
+// Neither how long it was nor when a period ends must matter.
+TEST(SlowPrimary, OneOutageIsNoReasonOnceItIsOver) {
+  for (const std::int64_t outage : {450, 700, 1'000, 1'900}) {
+    for (std::int64_t begin = 0; begin < 2'000; begin += 125) {
+      Hand hand;
+      for (int i = 0; i < 2; ++i) {
+        hand.seen.heads = {head_of(1)};
+        ASSERT_EQ(hand.until(Complaint::kSilent), kBase << i);
+        hand.go_on();
+      }
+      hand.seen.heads.clear();
+      hand.deliver();
+      ASSERT_EQ(hand.look(begin * kMs % 900'000), std::nullopt);  // not long enough to bring the timeout down
+      hand.seen.heads = {head_of(1, 2)};
+      ASSERT_EQ(hand.look(outage * kMs), std::nullopt);
+      for (std::uint64_t number = 3; number < 500; ++number) {
+        hand.watch.ordered(ClientId{1});
+        hand.deliver();
+        hand.seen.heads = {head_of(1, number)};
+        ASSERT_EQ(hand.look(20 * kMs), std::nullopt) << outage << " from " << begin;
+      }
+    }
+  }
+}
+
+TEST(SlowPrimary, IsFoundOutWhenItIsSlowForAThirdOfTheTime) {
+  for (const std::int64_t period : {1'000, 3'000, 9'000, 30'000}) {
+    Play play(4);
+    bool hostile = true;
+    play.wait = [&](std::size_t) {
+      return hostile && play.now % (period * kMs) < period * kMs / 3 ? 300 * kMs : 2 * kMs;
+    };
+    play.on_complaint = [&](Complaint) { hostile = false; };
+    play.run(60 * kSecond);
+    EXPECT_THAT(play.complaints, ElementsAre(Complaint::kSlow)) << period;
+  }
+}
+
+TEST(SlowPrimary, MayWaitForAReasonButNotForLongerThanTheTimeout) {
+  Play play(4);
+  play.seen.excused = true;
+  play.wait = [](std::size_t i) { return i == 1 ? 440 * kMs : 300 * kMs; };
+  play.run(60 * kSecond);
+  EXPECT_THAT(play.complaints, IsEmpty());
+  play.silent = true;
+  play.on_complaint = [&](Complaint) { play.silent = false; };
+  play.run(2 * kBase);
+  EXPECT_THAT(play.complaints, ElementsAre(Complaint::kSilent));
+}
+
 TEST(SlowPrimary, OneOutstandingRequestIsNoReason) {
   Play play(1);
   play.wait = [](std::size_t) { return 3 * kMs; };
@@ -596,6 +646,39 @@ TEST(UnfairPrimary, AL09_MayNotServeOneClientMuchLaterThanTheOthers) {
       EXPECT_THAT(play.complaints, SizeIs(1));
     }
   }
+}
+
+TEST(UnfairPrimary, MayNotServeOneClientLateThatAsksSeldom) {
+  Hand hand;
+  std::uint64_t number = 0;
+  int waits = 0;
+  std::optional<Complaint> complaint;
+  while (!complaint && hand.now < 120 * kSecond) {
+    hand.seen.heads = {head_of(1, ++number)};
+    for (int i = 0; i < 20 && !complaint; ++i) {  // served every 100 ms, but client 1 once in 2 s, and late
+      if (i == 1) {
+        complaint = hand.look(25 * kMs);
+        hand.seen.heads.clear();
+        hand.watch.ordered(ClientId{1});
+        ++waits;
+      }
+      hand.watch.ordered(ClientId{2});
+      hand.deliver();
+      if (!complaint) complaint = hand.look(100 * kMs - (i == 1 ? 25 * kMs : 0));
+    }
+  }
+  EXPECT_EQ(complaint, Complaint::kUnfair);
+  EXPECT_LE(waits, 20);
+}
+
+// It waits for as long now and then, and is served well the other times.
+TEST(UnfairPrimary, IsNotForWhatHappensNowAndThen) {
+  Prng prng(5);
+  Play play(5);
+  play.wait = [&](std::size_t i) { return i == 1 && prng.below(5) == 0 ? 150 * kMs : 4 * kMs; };
+  play.think = [] { return 50 * kMs; };
+  play.run(600 * kSecond);
+  EXPECT_THAT(play.complaints, IsEmpty());
 }
 
 TEST(UnfairPrimary, StarvingAClientIsSeenHoweverLongTheTimeoutHasGrown) {

@@ -234,5 +234,28 @@ TEST_F(Views, ARequestThatDoesNotReachThePrimaryIsRelayed) {
   }
 }
 
+// Its certificate comes late: what it had to refuse meanwhile is said again at once.
+TEST_F(Views, WhatAShutWindowRefusedIsSaidAgainWhenItOpens) {
+  ReplicaConfig config;
+  config.window = 8;
+  cluster = std::make_unique<ReplicaCluster>(config);
+  for (std::uint64_t number = 1; number <= 6; ++number) {
+    submit(number);
+    cluster->run();
+  }
+  pass_time(500);
+  ASSERT_EQ(cluster->at(3).last_delivered(), Seq{6});
+  for (std::size_t node = 0; node < 3; ++node) cluster->at(node).set_stable(unsigned_certificate(Seq{6}));
+  for (std::uint64_t number = 7; number <= 12; ++number) {
+    submit(number);
+    cluster->run();
+  }
+  ASSERT_EQ(cluster->at(0).last_delivered(), Seq{12});
+  ASSERT_EQ(cluster->at(3).last_delivered(), Seq{8});
+  cluster->at(3).set_stable(unsigned_certificate(Seq{6}));
+  cluster->run();
+  expect_all_delivered(12);
+}
+
 }  // namespace
 }  // namespace zz::agreement::testing
