@@ -108,6 +108,7 @@ struct Replica::State {
   [[nodiscard]] bool primary_may_be_shut();
   [[nodiscard]] bool is_behind() const;
   void complain(std::string_view why);
+  [[nodiscard]] std::int64_t complaint_lasts() const;
   void review_complaints();
 
   // replica_repair.cpp
@@ -126,9 +127,10 @@ struct Replica::State {
   Observer& observer;
 
   View view;
-  bool changing = false;     // waits for the NEW-VIEW of `view`
-  ViewChangePtr own_change;  // when changing
-  bool complains = false;    // it would leave `view`, and says so
+  bool changing = false;             // waits for the NEW-VIEW of `view`
+  ViewChangePtr own_change;          // when changing
+  bool complains = false;            // it would leave `view`, and says so
+  bool complains_by_period = false;  // as kSlow or kUnfair
   Micros complained_at;
   Seq delivered_then;
   Seq unheard_stable;            // a checkpoint that is stable here; the primary has yet to say that it is there

@@ -38,13 +38,19 @@ void Replica::State::watch_primary() {
   if (const std::optional<Complaint> complaint = watch.tick(now, situation)) {
     stats.last_complaint = *complaint;
     complain(to_string(*complaint));
+    complains_by_period = *complaint == Complaint::kSlow || *complaint == Complaint::kUnfair;
     review_complaints();
   } else if (complains && !changing && delivered > delivered_then &&
-             now.value - complained_at.value >= watch.timeout().value) {
+             now.value - complained_at.value >= complaint_lasts()) {
     complains = false;  // it goes on after all
     watch.entered(view);
     say_progress({});
   }
+}
+
+// A complaint of a period is kept for two: theirs end at another time at each node.
+std::int64_t Replica::State::complaint_lasts() const {
+  return std::max(watch.timeout().value, complains_by_period ? 4 * config.view_timeout.value : 0);
 }
 
 // Whether the primary's window may be shut although this node's is open: it proposes nothing, and has not told of the
@@ -73,6 +79,7 @@ void Replica::State::complain(std::string_view why) {
   if (complains) return;
   report(EventKind::kComplained, delivered, why);
   complains = true;
+  complains_by_period = false;
   complained_at = now;
   delivered_then = delivered;
   say_progress({});
