@@ -281,7 +281,13 @@ class Tap final : public Witness {
     witness_->executed(slot, incarnation, n, replies, state);
   }
   void woken(Micros now, SlotId slot, Incarnation incarnation) override { witness_->woken(now, slot, incarnation); }
+  void channel(Micros now, NodeId node, SlotId slot, Incarnation incarnation, bool up) override {
+    witness_->channel(now, node, slot, incarnation, up);
+  }
   [[nodiscard]] std::optional<std::string> violation() const override { return witness_->violation(); }
+  [[nodiscard]] std::optional<std::string> open_complaint(const std::set<NodeId>& core, Micros before) const override {
+    return witness_->open_complaint(core, before);
+  }
   [[nodiscard]] std::optional<std::string> final_violation() override { return witness_->final_violation(); }
 
  private:

@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -86,9 +87,15 @@ class Witness {
   virtual void executed(SlotId slot, Incarnation incarnation, Seq n, const std::vector<Digest>& replies,
                         const Digest& state) = 0;
   virtual void woken(Micros now, SlotId slot, Incarnation incarnation) = 0;  // a host thawed this sleeper
+  // A node learnt that it has, or no longer has, a channel of this executor.
+  virtual void channel(Micros now, NodeId node, SlotId slot, Incarnation incarnation, bool up) = 0;
 
   // After every event: the first violated invariant, as "I1 ...: what, where"; nothing when all is well.
   [[nodiscard]] virtual std::optional<std::string> violation() const = 0;
+  // What these nodes have complained of without a break since before that time, though they are enough to be heard, or
+  // have no more reason to; nothing when all is well.
+  [[nodiscard]] virtual std::optional<std::string> open_complaint(const std::set<NodeId>& core,
+                                                                  Micros before) const = 0;
   // At the end of a run: the invariants that need the whole story (linearizable client history, prefixes, at most
   // once).
   [[nodiscard]] virtual std::optional<std::string> final_violation() = 0;

@@ -1,6 +1,7 @@
 #include "tests/sim/network.hpp"
 
 #include <algorithm>
+#include <utility>
 
 namespace zz::sim {
 
@@ -27,9 +28,13 @@ std::size_t Network::place(Party a, Party b) const {
   return node * kernel_.parties.count() + other;
 }
 
-Network::Direction& Network::direction(Party from, Party to) {
+const Network::Direction& Network::direction(Party from, Party to) const {
   const bool from_node = kernel_.parties.is_node(from) && (!kernel_.parties.is_node(to) || from < to);
   return link(from, to).directions[from_node ? 0 : 1];
+}
+
+Network::Direction& Network::direction(Party from, Party to) {
+  return const_cast<Direction&>(std::as_const(*this).direction(from, to));
 }
 
 std::optional<Party> Network::party_of(const crypto::Peer& peer) const {
@@ -105,8 +110,12 @@ void Network::post(Party from, Party to, const MessagePtr& message, std::int64_t
 }
 
 std::size_t Network::queued_bytes(Party from, Party to) const {
-  const bool from_node = kernel_.parties.is_node(from) && (!kernel_.parties.is_node(to) || from < to);
-  return link(from, to).directions[from_node ? 0 : 1].stalled.size() * kBytesPerStalled;
+  return direction(from, to).stalled.size() * kBytesPerStalled;
+}
+
+bool Network::clear(Party from, Party to) const {
+  const Direction& way = direction(from, to);
+  return way.cuts == 0 && way.clogged_until <= kernel_.now.value;
 }
 
 void Network::arrive(const Happening& happening) {

@@ -56,6 +56,9 @@ class Network {
   bool send(Party from, Party to, const MessagePtr& message, std::int64_t extra = 0);
   [[nodiscard]] bool up(Party a, Party b) const { return link(a, b).up; }
   [[nodiscard]] std::size_t queued_bytes(Party from, Party to) const;
+  // Neither cut nor clogged.
+  [[nodiscard]] bool clear(Party from, Party to) const;
+  [[nodiscard]] bool clear_both(Party a, Party b) const { return clear(a, b) && clear(b, a); }
 
   void arrive(const Happening& happening);
   void connect(const Happening& happening);
@@ -93,6 +96,7 @@ class Network {
   [[nodiscard]] Link& link(Party a, Party b) { return links_[place(a, b)]; }
   [[nodiscard]] const Link& link(Party a, Party b) const { return links_[place(a, b)]; }
   [[nodiscard]] Direction& direction(Party from, Party to);
+  [[nodiscard]] const Direction& direction(Party from, Party to) const;
   [[nodiscard]] bool between_nodes(Party a, Party b) const {
     return kernel_.parties.is_node(a) && kernel_.parties.is_node(b);
   }

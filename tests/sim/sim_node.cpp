@@ -304,6 +304,11 @@ void SimNode::step(Body& body, const crypto::Peer& from, const MessagePtr& messa
   if (refusal != Refusal::kNone && !byzantine()) kernel_.refusals.add(refusal);
 }
 
+void SimNode::tell_channel(const crypto::Peer& peer, bool up) {
+  if (peer.role != crypto::Role::kExecutor || !trusted()) return;
+  kernel_.witness->channel(kernel_.now, id_, peer.slot, peer.incarnation, up);
+}
+
 // Everything that gathered, then one turn.
 void SimNode::drain(Body& body) {
   std::vector<Body::Input> inputs;
@@ -314,9 +319,11 @@ void SimNode::drain(Body& body) {
         step(body, input.peer, input.message);
         break;
       case Body::Input::Kind::kUp:
+        tell_channel(input.peer, true);
         body.instance->peer_up(input.peer);
         break;
       case Body::Input::Kind::kDown:
+        tell_channel(input.peer, false);
         body.instance->peer_down(input.peer);
         break;
     }

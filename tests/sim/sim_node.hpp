@@ -136,6 +136,7 @@ class SimNode {
   void release(Body& body);
   void leave(Body& body, Party to, const MessagePtr& message);
   void leave_as_told(std::vector<Adversary::Leaving>& parcels);
+  void tell_channel(const crypto::Peer& peer, bool up);
   void drain(Body& body);
   void make_body(Body& body, const agreement::Recovered* recovered);
   [[nodiscard]] bool serves(const Body& body, Party other) const;

@@ -7,6 +7,7 @@
 
 #include "tests/sim/witness_agreement.hpp"
 #include "tests/sim/witness_clients.hpp"
+#include "tests/sim/witness_complaints.hpp"
 #include "tests/sim/witness_ghost.hpp"
 
 namespace zz::sim {
@@ -153,6 +154,7 @@ class ActivationWitness {
 
   void take(NodeId from, HostId host, const EpochNotice& notice) {
     if (notice.service != ghost_.service) return;
+    if (ghost_.is_correct(from)) check_active(from, notice);
     auto& known = notices_[host];
     auto it = std::find_if(known.begin(), known.end(), [&](const auto& k) { return k.first == notice; });
     if (it == known.end()) {
@@ -160,6 +162,15 @@ class ActivationWitness {
       it = known.insert(known.end(), {notice, 0});
     }
     it->second |= bit_of(from);
+  }
+
+  // Between g+1 and 2g+1 slots are called active, each once.
+  void check_active(NodeId from, const EpochNotice& notice) {
+    const std::set<SlotId> active(notice.active.begin(), notice.active.end());
+    const bool known = active.empty() || active.rbegin()->value < slots_.size();
+    if (active.size() <= ghost_.g || active.size() != notice.active.size() || !known) {
+      ghost_.fail("I25 activation: not between g+1 and 2g+1 active slots", at(from, notice.n));
+    }
   }
 
   void note_life(SlotId slot, Incarnation incarnation) {
@@ -200,9 +211,12 @@ class TheWitness final : public Witness {
       : ghost_(make_ghost(cluster, service, byzantine_nodes, byzantine_slots)),
         agreement_(ghost_),
         clients_(ghost_),
-        activation_(ghost_) {}
+        activation_(ghost_),
+        complaints_(ghost_, clients_) {}
 
-  void sent(Micros, const Parcel& parcel) override {
+  void sent(Micros now, const Parcel& parcel) override {
+    now_ = now;
+    complaints_.sent(now, parcel);
     switch (parcel.from.role) {
       case crypto::Role::kNode:
         agreement_.sent(parcel);
@@ -223,22 +237,29 @@ class TheWitness final : public Witness {
   }
 
   void delivered(NodeId node, const Delivery& delivery) override {
-    if (!ghost_.is_correct(node) || !agreement_.delivered(node, delivery)) return;
+    if (!ghost_.is_correct(node)) return;
+    if (delivery.header) complaints_.delivered(now_, node, delivery.header->n);
+    if (!agreement_.delivered(node, delivery)) return;
     GhostBatch& batch = agreement_.newest();
     activation_.ordered(batch);
     results_ = results_digest(results_, clients_.ordered(batch));
     batch.results = results_;
   }
 
-  void observed(Micros, const Event& event) override {
+  void observed(Micros now, const Event& event) override {
+    now_ = now;
     if (event.kind == EventKind::kClosed && ghost_.is_correct(event.node) &&
         !agreement_.certified(event.node, event.n)) {
       clients_.closed(event.node, event.n);
     }
     activation_.observed(event);
+    complaints_.observed(now, event);
   }
 
-  void node_restarted(NodeId node, bool amnesiac) override { agreement_.restarted(node, amnesiac); }
+  void node_restarted(NodeId node, bool amnesiac) override {
+    agreement_.restarted(node, amnesiac);
+    complaints_.restarted(now_, node);
+  }
 
   void submitted(Micros now, ClientId client, SessionId session, RequestNumber number, const SharedBytes& op) override {
     clients_.submitted(now, client, session, number, op);
@@ -257,7 +278,15 @@ class TheWitness final : public Witness {
 
   void woken(Micros, SlotId slot, Incarnation incarnation) override { activation_.woken(slot, incarnation); }
 
+  void channel(Micros now, NodeId node, SlotId slot, Incarnation incarnation, bool up) override {
+    complaints_.channel(now, node, slot, incarnation, up);
+  }
+
   [[nodiscard]] std::optional<std::string> violation() const override { return ghost_.violation; }
+
+  [[nodiscard]] std::optional<std::string> open_complaint(const std::set<NodeId>& core, Micros before) const override {
+    return complaints_.open_complaint(core, before);
+  }
 
   [[nodiscard]] std::optional<std::string> final_violation() override {
     clients_.final_check();
@@ -278,7 +307,9 @@ class TheWitness final : public Witness {
   AgreementWitness agreement_;
   ClientWitness clients_;
   ActivationWitness activation_;
+  ComplaintWitness complaints_;
   Digest results_;
+  Micros now_;  // the last that was told
 };
 
 }  // namespace

@@ -5,7 +5,8 @@
 // reply is believed. What it checks:
 //   witness_agreement.hpp  I1, I2, I6 to I12, I16, I20: one order, votes, quorums, views, checkpoints, durability
 //   witness_clients.hpp    I3, I4, I5, I11, I13, I14, I19: requests, and replies against a reference run of the order
-//   witness.cpp            I21, I24, I26: wake-ups and evictions; I3 for system operations
+//   witness_complaints.hpp I22: complaints of executors and primaries; how long they stay open, for L4
+//   witness.cpp            I21, I24 to I26: wake-ups and evictions; I3 for system operations
 //
 // One thread, virtual time. Every call costs a few table look-ups; messages to several receivers are checked once, when
 // they come one after the other. Memory: the order of a run (shared with the nodes), votes above the lowest stable

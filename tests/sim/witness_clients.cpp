@@ -236,6 +236,11 @@ void ClientWitness::closed(NodeId node, Seq n) {
   ghost_.fail("I6 quorum: closed without g+1 votes that equal the reference run", at(node, n));
 }
 
+std::size_t ClientWitness::values_of(NodeId node, Seq n) const {
+  const VotesAt* there = votes_[node.value].find(n);
+  return there == nullptr ? 0 : there->equal.size();
+}
+
 void ClientWitness::executed(SlotId id, Incarnation incarnation, Seq n, const std::vector<Digest>& replies,
                              const Digest& state) {
   if (!ghost_.is_correct(id)) return;

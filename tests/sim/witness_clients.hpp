@@ -65,6 +65,10 @@ class ClientWitness {
   void executed(SlotId slot, Incarnation incarnation, Seq n, const std::vector<Digest>& replies, const Digest& state);
   void final_check();
 
+  // Of the votes that were sent to this node: whether there is one for n, and whether two differ.
+  [[nodiscard]] bool voted_on(NodeId node, Seq n) const { return values_of(node, n) > 0; }
+  [[nodiscard]] bool disputed(NodeId node, Seq n) const { return values_of(node, n) > 1; }
+
  private:
   using SessionKey = std::pair<ClientId, SessionId>;
   struct Submitted {
@@ -94,6 +98,7 @@ class ClientWitness {
   void check_reference(const GhostBatch& batch, const agreement::Reference& reference);
   void check_window(const GhostBatch& batch, const agreement::Reference& reference);
   [[nodiscard]] static std::uint64_t hash_of(const std::vector<Digest>& replies);
+  [[nodiscard]] std::size_t values_of(NodeId node, Seq n) const;
 
   Ghost& ghost_;
   ReferenceRun run_;

@@ -66,6 +66,9 @@ class ByNumber {
   [[nodiscard]] Seq pruned() const { return Seq{base_}; }
   [[nodiscard]] Seq last() const { return Seq{base_ + items_.size()}; }
   [[nodiscard]] T* find(Seq n) { return n.value > base_ && n <= last() ? &items_[n.value - base_ - 1] : nullptr; }
+  [[nodiscard]] const T* find(Seq n) const {
+    return n.value > base_ && n <= last() ? &items_[n.value - base_ - 1] : nullptr;
+  }
   // Makes room up to n, which the caller has bounded. Requires n > pruned().
   T& at(Seq n) {
     if (n > last()) items_.resize(n.value - base_);

@@ -20,6 +20,7 @@ constexpr std::int64_t kAnswerBound = 60 * kSecond;  // L1: from the healing to 
 constexpr std::int64_t kTrickleBound = 40 * kSecond;
 constexpr std::int64_t kSettleBound = 20 * kSecond;  // L3, L5
 constexpr std::int64_t kQuiet = 2 * kSecond;
+constexpr std::int64_t kCalmBound = 20 * kSecond;       // I25: until as many slots are awake as are needed
 constexpr std::uint64_t kEventsPerSecondMax = 200'000;  // L6
 
 std::int64_t seconds(Micros time) { return time.value / kSecond; }
@@ -89,6 +90,7 @@ World::World(const Plan& plan)
   network_.set_core(std::move(core));
   network_.set_weather(draw_.weather);
   nemesis_ = std::make_unique<Nemesis>(*this, draw_, seeds.next());
+  stall_.emplace(*this);
 }
 
 World::~World() = default;
@@ -189,6 +191,7 @@ void World::dispatch(const Happening& happening) {
         if (client->complaint() && !plan_.beyond_bound) fail("L1 " + *client->complaint());
       }
       check_limits();
+      check_complaints();
       return check_phase();
     case Kind::kSubmit:
       return clients_[happening.a]->submit();
@@ -386,6 +389,7 @@ bool World::may_lose(SlotId slot) const {
 
 void World::stabilise() {
   kernel_.stable_phase = true;
+  healed_at_ = kernel_.now;
   network_.heal_core();
   for (const NodeId id : draw_.core) {
     SimNode& node = node_at(id);
@@ -452,6 +456,7 @@ void World::bad_for_ever(SlotId slot) {
   const bool dies = draw_.has(Fault::kHostCrash) && chance(prng_, 50);
   const bool flaps = !dies && draw_.has(Fault::kGuestCrash) && chance(prng_, 50);
   if (!dies && !flaps) return;
+  slots_flap_ = true;
   lose(slot, dies);
 }
 
@@ -524,6 +529,10 @@ void World::check_phase() {
       if (!settled() &&
           kernel_.now.value < std::max(phase_began_.value + kQuiet, plan_.end_at_least.value) + kSettleBound)
         return;
+      if (must_be_calm() && awake() != plan_.g + std::size_t{1}) {
+        if (passed < kCalmBound) return;
+        return late("I25", std::to_string(awake()) + " slots are awake, and all are well");
+      }
       check_settled();
       return enter(Phase::kDone);
   }
@@ -555,6 +564,30 @@ void World::check_settled() {
     late("L2", "a primary of the core was left after everything had been answered, in view " +
                    std::to_string(settled_view_.value));
   }
+}
+
+void World::check_complaints() {
+  if (plan_.beyond_bound) return;
+  if (!kernel_.stable_phase) {
+    if (const auto stuck = stall_->look(kernel_.now)) late("L7", *stuck);
+    return;
+  }
+  const crypto::Timing& timing = draw_.cluster.timing;
+  const std::int64_t views = std::int64_t{10} * timing.view_timeout_ms << plan_.f;  // L1's bound, without its slack
+  const Micros before{kernel_.now.value - (views + timing.wake_budget_ms) * kMs};
+  if (before < healed_at_) return;
+  if (const auto complaint = kernel_.witness->open_complaint(draw_.core, before)) late("L4", *complaint);
+}
+
+// No slot is faulty, or made to fail for ever: nothing is left that could keep more than g+1 awake.
+bool World::must_be_calm() const {
+  return !slots_flap_ && std::none_of(hosts_.begin(), hosts_.end(), [](const auto& host) { return host->byzantine(); });
+}
+
+std::size_t World::awake() const {
+  return static_cast<std::size_t>(std::count_if(hosts_.begin(), hosts_.end(), [](const auto& host) {
+    return host->alive() && host->pool_slot().state == vmpool::SlotState::kAwake;
+  }));
 }
 
 void World::check_limits() {

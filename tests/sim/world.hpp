@@ -7,8 +7,11 @@
 //   L1 every request is answered within kAnswerBound of the healing
 //   L2 views settle: afterwards none changes whose primary is of the core
 //   L3 all nodes of the core get to the same place of the order
+//   L4 no complaint of a node of the core stays open: of the primary, or of what executors voted
 //   L5 stable checkpoints follow within two intervals
 //   L6 no busy loop: events per virtual second are bounded
+//   L7 before the healing too something is answered while 2f+1 nodes are timely (stall.hpp)
+// and of what needs time I25: g+1 slots are awake again once all slots are well.
 
 #include <functional>
 #include <memory>
@@ -24,6 +27,7 @@
 #include "tests/sim/sim_client.hpp"
 #include "tests/sim/sim_host.hpp"
 #include "tests/sim/sim_node.hpp"
+#include "tests/sim/stall.hpp"
 
 namespace zz::sim {
 
@@ -53,6 +57,10 @@ class World final : public Endpoints {
   [[nodiscard]] View view() const;
   [[nodiscard]] std::uint64_t submitted() const;
   [[nodiscard]] std::uint64_t answered() const;
+  // The oldest open request of a correct client.
+  [[nodiscard]] std::optional<SimClient::Waiting> waiting(std::size_t client) const {
+    return clients_[client]->oldest();
+  }
   [[nodiscard]] Counters& counters() { return kernel_.counters; }
   [[nodiscard]] const Draw& drawn() const { return draw_; }
   // The run fails with this text.
@@ -74,6 +82,7 @@ class World final : public Endpoints {
   void heal(NodeId from, NodeId to) { network_.heal(from.value, to.value); }
   // Any party: see parties().
   [[nodiscard]] Network& network() { return network_; }
+  [[nodiscard]] const Network& network() const { return network_; }
   [[nodiscard]] const Parties& parties() const { return draw_.parties; }
   // Cuts a node from everybody, in one direction or both; the returned action heals.
   Hook isolate(NodeId node, bool incoming = true, bool outgoing = true);
@@ -83,6 +92,7 @@ class World final : public Endpoints {
   [[nodiscard]] SimNode& node_at(NodeId node) { return *nodes_[node.value]; }
   [[nodiscard]] const SimNode& node_at(NodeId node) const { return *nodes_[node.value]; }
   [[nodiscard]] SimHost& host_at(HostId host) { return *hosts_[host.value]; }
+  [[nodiscard]] const SimHost& host_at(HostId host) const { return *hosts_[host.value]; }
   [[nodiscard]] Kernel& kernel() { return kernel_; }
 
   // Whether one more slot may lose its guest: with it at most g are Byzantine or on their way back.
@@ -111,6 +121,9 @@ class World final : public Endpoints {
   void check_phase();
   void enter(Phase phase);
   void check_limits();
+  void check_complaints();
+  [[nodiscard]] bool must_be_calm() const;
+  [[nodiscard]] std::size_t awake() const;
   void check_settled();
   [[nodiscard]] bool settled() const;
   [[nodiscard]] std::string describe() const;
@@ -131,6 +144,8 @@ class World final : public Endpoints {
   std::vector<Hook> hooks_;
   std::optional<std::string> failure_;
 
+  std::optional<Stall> stall_;
+
   Phase phase_ = Phase::kSafety;
   Micros phase_began_{};
   std::uint32_t for_later_ = 0;  // requests kept for after the healing
@@ -142,6 +157,8 @@ class World final : public Endpoints {
   std::vector<std::uint64_t> seen_view_changes_;  // by node
   std::vector<Seq> seen_delivered_;
   Micros answering_took_{};
+  Micros healed_at_{};
+  bool slots_flap_ = false;  // for ever
 };
 
 }  // namespace zz::sim
