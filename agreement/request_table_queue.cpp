@@ -65,7 +65,11 @@ void RequestTable::pop_line(Client& client) {
   line.pop_front();
   if (!in_window(*item.session, item.number)) return;
   Entry& entry = place(*item.session, item.number);
-  (client.unproven ? entry.in_backed : entry.in_queue) = false;
+  if (client.unproven) {
+    entry.in_backed = false;
+  } else {
+    entry.in_queue = false;
+  }
 }
 
 void RequestTable::compact(Client& client) {

@@ -267,7 +267,7 @@ Refusal Executor::step(NodeId from, const agreement::FetchReplies& message) {
 // ---- running ---------------------------------------------------------------------------------------------------
 
 void Executor::begin(agreement::Batch batch) {
-  running_.emplace();
+  running_.emplace(Running{});
   running_->batch = std::move(batch);
   running_->replies.reserve(running_->batch.requests.size());
   const Seq n = running_->batch.header->n;

@@ -141,7 +141,8 @@ void Nemesis::inject(Fault fault) {
       for (std::uint16_t i = 0; i < world_.nodes(); ++i) world_.jump_clock(NodeId{i}, Micros{});
       for (std::uint32_t i = 0; i < draw_.cluster.f; ++i) {
         const std::int64_t most = chance(prng_, 40) ? 5 * kSecond : hour;
-        world_.jump_clock(any_node(), Micros{between(prng_, -most, most)});
+        const Micros offset{between(prng_, -most, most)};
+        world_.jump_clock(any_node(), offset);
       }
       break;
     }
@@ -184,7 +185,9 @@ void Nemesis::partition() {
   for (std::size_t i = n; i > 1; --i) std::swap(order[i - 1], order[prng_.below(i)]);
   switch (prng_.below(4)) {
     case 0: {  // one node from everybody
-      World::Hook heal = world_.isolate(order[0], chance(prng_, 70), chance(prng_, 70));
+      const bool outgoing = chance(prng_, 70);
+      const bool incoming = chance(prng_, 70);
+      World::Hook heal = world_.isolate(order[0], incoming, outgoing);
       later(between(prng_, 100 * kMs, 6 * kSecond), [this, heal] { heal(world_); });
       return;
     }

@@ -84,7 +84,8 @@ bool Network::send(Party from, Party to, const MessagePtr& message, std::int64_t
       }
       if (weather_.duplicate_percent > 0 && chance(prng_, weather_.duplicate_percent)) {
         kernel_.count("fault.duplicate");
-        kernel_.after(delay(false) + between(prng_, 0, 1'000'000),
+        const std::int64_t usual = delay(false);
+        kernel_.after(usual + between(prng_, 0, 1'000'000),
                       {Happening::Kind::kDeliver, from, to, between_them.connection, message});
       }
     }

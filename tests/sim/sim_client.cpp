@@ -62,7 +62,8 @@ SharedBytes SimClient::next_op() {
   } else if (draw < 65) {
     op = numbered("get k", key);
   } else if (draw < 90) {
-    op = numbered("add c", prng_.below(kCounters)) + numbered(" ", prng_.below(10));
+    const std::uint64_t counter = prng_.below(kCounters);  // one after the other: compilers differ in the order
+    op = numbered("add c", counter) + numbered(" ", prng_.below(10));
   } else if (draw < 95) {
     op = numbered("del k", key);
   } else {
@@ -162,8 +163,8 @@ void HostileClient::act() {
   const std::uint64_t kind = kind_ < 5 ? kind_ : prng_.below(5);
   const std::uint16_t nodes = kernel_.parties.nodes;
   const auto op = [this] {
-    return SharedBytes::copy(
-        std::string_view(numbered("put k", prng_.below(kKeys)) + numbered(" h", prng_.next() % 1000)));
+    const std::uint64_t key = prng_.below(kKeys);
+    return SharedBytes::copy(std::string_view(numbered("put k", key) + numbered(" h", prng_.next() % 1000)));
   };
   switch (kind) {
     case 0: {  // to one node, or to some
