@@ -39,15 +39,25 @@ bool SystemQueue::add(const Digest& digest, SystemOp op) {
   return true;
 }
 
+bool SystemQueue::is_held_back(const SystemOp& op, Seq joined_before) const {
+  const auto* join = std::get_if<Join>(&op);
+  if (join == nullptr) return false;
+  const auto at = joined_.find(join->slot);
+  return at != joined_.end() && at->second.first > joined_before;
+}
+
+bool SystemQueue::due(Seq joined_before) const {
+  return std::any_of(items_.begin(), items_.end(), [&](const Item& item) {
+    return item.carried_by.value == 0 && !is_held_back(item.op, joined_before);
+  });
+}
+
 std::vector<SystemOp> SystemQueue::take(Seq n, Seq joined_before) {
   std::vector<SystemOp> out;
   for (Item& item : items_) {
     if (out.size() == kSystemOpsPerBatchMax) break;
     if (item.carried_by.value != 0) continue;
-    if (const auto* join = std::get_if<Join>(&item.op)) {
-      const auto at = joined_.find(join->slot);
-      if (at != joined_.end() && at->second.first > joined_before) continue;
-    }
+    if (is_held_back(item.op, joined_before)) continue;
     item.carried_by = n;
     --due_;
     out.push_back(item.op);

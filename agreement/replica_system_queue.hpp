@@ -30,6 +30,8 @@ class SystemQueue {
   bool add(const Digest& digest, SystemOp op);
   // Whether one waits that no batch carries yet.
   [[nodiscard]] bool due() const { return due_ > 0; }
+  // Whether take() would give any.
+  [[nodiscard]] bool due(Seq joined_before) const;
   // The oldest ones that are due, for batch n; no JOIN of a slot that had two delivered above `joined_before`.
   [[nodiscard]] std::vector<SystemOp> take(Seq n, Seq joined_before);
   // No batch carries anything any more: a view change.
@@ -47,6 +49,8 @@ class SystemQueue {
     SystemOp op;
     Seq carried_by;  // 0: by none
   };
+  [[nodiscard]] bool is_held_back(const SystemOp& op, Seq joined_before) const;
+
   std::vector<Item> items_;  // oldest first
   std::size_t due_ = 0;
   std::map<SlotId, std::pair<Seq, Seq>> joined_;  // the last two JOINs of each slot, the older one first

@@ -18,7 +18,8 @@ void Replica::State::watch_primary() {
   PrimaryWatch::Situation situation;
   situation.primary = is_primary();
   const bool full = delivered.value - log.low().value >= requests_ahead();
-  situation.blocked = full || stable_n(newest_stable) > delivered;
+  const bool is_behind_stable = stable_n(newest_stable) > delivered;
+  situation.blocked = full || is_behind_stable;
   situation.excused = primary_may_be_shut() || is_behind();
   situation.delivered = delivered;
   situation.position = requests.position();
@@ -32,6 +33,12 @@ void Replica::State::watch_primary() {
     if (slot->phase == Phase::kPrePrepared && !situation.held) situation.held = n;
   }
   situation.heads = requests.heads();
+  if (full) {  // requests have to wait. What the window may wait for has not, while there is room
+    const bool room = delivered.value - log.low().value < config.window;
+    situation.heads.clear();
+    situation.system_waits = room && system.due(log.low());
+    if (situation.system_waits || situation.in_flight > 0 || situation.gap) situation.blocked = is_behind_stable;
+  }
   for (const PrimaryWatch::Head& head : situation.heads) {
     situation.alone.push_back(requests.vouchers(head.client, head.session, head.number) < config.f);
   }
