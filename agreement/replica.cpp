@@ -85,12 +85,13 @@ Refusal Replica::State::check(NodeId from, View v, Seq n) {
 // stand for it, of which one is correct. The pre-prepare is the primary's voice.
 bool Replica::State::stands_for(const Slot& slot) const {
   if (slot.chosen) return true;
-  if (slot.clock_ok && fits(slot) && all_vouched(slot)) return true;
+  if (slot.clock_ok && slot.missing == 0 && fits(slot) && all_vouched(slot)) return true;
   return 1 + slot.prepares.count(slot.digest) >= config.f + 1;
 }
 
 // Every reference by this node, or by f+1 others, the primary among them. (A client may have given this node another
-// request under that number.)
+// request under that number.) A word is in nobody's log: who gave it may crash and have nothing. So the body is fetched
+// before this node stands for it on such a word, and goes to the log with its own.
 bool Replica::State::all_vouched(const Slot& slot) const {
   if (slot.unvouched == 0) return true;
   for (std::size_t i = 0; i < slot.bodies.size(); ++i) {
@@ -119,6 +120,7 @@ void Replica::State::advance(Slot& slot) {
     }
   } else {
     if (slot.phase == Phase::kPrePrepared && stands_for(slot)) stand_for(slot);
+    if (slot.phase == Phase::kPrePrepared && slot.missing > 0 && all_vouched(slot)) fetch(slot);
     if (slot.phase == Phase::kAccepted && slot.prepares.count(slot.digest) >= 2 * config.f) {
       slot.phase = Phase::kPrepared;
       history_of_votes.prepare(slot.n, view, slot.digest);
@@ -214,6 +216,7 @@ void Replica::tick(Micros monotonic, Micros wall) {
   s.ticked = true;
   s.retry_fetches();
   s.ask_headers();
+  s.ask_proposals();
   s.watch_primary();
   s.speak_for_waiting();
   if (!s.progress_said_at || s.now.value - s.progress_said_at->value >= s.config.progress.value) s.say_progress({});

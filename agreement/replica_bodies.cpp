@@ -7,6 +7,12 @@
 #include "base/assert.hpp"
 
 namespace zz::agreement {
+namespace {
+
+// PROGRESS intervals without a delivery until a proposal counts as kept back: two make the primary say it again.
+constexpr std::int64_t kLostForIntervals = 4;
+
+}  // namespace
 
 void Replica::State::arrived(Seq n, std::uint32_t index, const RequestPtr& request) {
   Slot* slot = log.find(n);
@@ -23,9 +29,10 @@ void Replica::State::arrived(Seq n, std::uint32_t index, const RequestPtr& reque
 
 // ---- asking ----------------------------------------------------------------------------------------------------
 
-// Requires a committed slot: its bodies are needed now, and 2f+1 nodes stand for it.
+// Requires a committed slot, whose bodies are needed now and for which 2f+1 nodes stand, or a held one that waits for
+// bodies only.
 void Replica::State::fetch(Slot& slot) {
-  ZZ_ASSERT(slot.phase == Phase::kCommitted && slot.missing > 0);
+  ZZ_ASSERT((slot.phase == Phase::kCommitted || slot.phase == Phase::kPrePrepared) && slot.missing > 0);
   if (slot.fetching) return;
   slot.fetching = true;
   ++fetching;
@@ -34,12 +41,13 @@ void Replica::State::fetch(Slot& slot) {
   ask_next(slot);
 }
 
-// The next node, in a circle, that said it stands for the batch.
+// The next node, in a circle, that said it stands for the batch; of a held one, anybody may have some.
 void Replica::State::ask_next(Slot& slot) {
   for (std::uint32_t i = 1; i <= nodes; ++i) {
     const NodeId node{static_cast<std::uint16_t>((slot.asked.value + i) % nodes)};
     if (node == config.self) continue;
-    if (!slot.chosen && node != primary() && !slot.prepares.has(node, slot.digest)) continue;
+    const bool stands = slot.chosen || node == primary() || slot.prepares.has(node, slot.digest);
+    if (!stands && slot.phase != Phase::kPrePrepared) continue;
     slot.asked = node;
     ask(slot);
     return;
@@ -120,6 +128,7 @@ bool Replica::State::go_on_fetching(NodeId from) {
     if (slot->asked == from) awaited = true;
     if (slot->missing == 0) {
       end_fetch(*slot);
+      if (slot->phase == Phase::kPrePrepared) advance(*slot);
     } else if (slot->asked == from && slot->missing < slot->asked_for) {
       slot->empty = 0;
       ask(*slot);
@@ -225,16 +234,18 @@ Refusal Replica::State::give_headers(NodeId to, const FetchHeaders& message) {
 Refusal Replica::State::take_headers(NodeId from, const Headers& message) {
   if (const Refusal refusal = check_sender(from); refusal != Refusal::kNone) return refusal;
   if (message.headers.size() > kHeadersMax) return Refusal::kOversize;
-  if (wanted_headers.empty()) return Refusal::kDuplicate;
   bool used = false;
+  bool proposed = false;
   for (const HeaderPtr& header : message.headers) {
     if (!header || header->service != config.service) continue;
-    const auto at = wanted_headers.find(batch_digest(*header));
+    const Digest digest = batch_digest(*header);
+    if (take_proposal(header, digest)) proposed = true;
+    const auto at = wanted_headers.find(digest);
     if (at == wanted_headers.end() || at->second) continue;
     at->second = header;
     used = true;
   }
-  if (!used) return Refusal::kDuplicate;
+  if (!used) return proposed ? Refusal::kNone : Refusal::kDuplicate;
   headers_asked_at = Micros{now.value - config.body_timeout.value};  // the next ones at once
   ask_headers();
   if (changing) {
@@ -251,6 +262,32 @@ Refusal Replica::State::take_headers(NodeId from, const Headers& message) {
     fill_chosen(*slot, header);
   }
   return Refusal::kNone;
+}
+
+// ---- proposals that the primary keeps from this node ----------------------------------------------------------------
+
+// f+1 equal PREPAREs of backups prove what the primary proposed: one of them is correct. Where nothing is delivered for
+// longer than the primary needs to say it again, who lacks the proposal asks everybody for the header.
+void Replica::State::ask_proposals() {
+  if (std::exchange(stuck_at, delivered) != delivered || changing || is_primary()) stuck_since = now;
+  if (now.value - stuck_since.value < kLostForIntervals * config.progress.value) return;
+  if (now.value - proposals_sought_at.value < config.progress.value) return;
+  proposals_sought_at = now;
+  FetchHeaders message;
+  for (Seq n = delivered.next(); log.in_window(n) && message.wanted.size() < kHeadersMax; n = n.next()) {
+    const Slot* slot = log.find(n);
+    if (slot == nullptr || slot->phase != Phase::kEmpty || slot->chosen) continue;
+    if (const auto digest = slot->prepares.said_by(config.f + 1)) message.wanted.push_back(*digest);
+  }
+  if (!message.wanted.empty()) send({}, std::move(message));
+}
+
+bool Replica::State::take_proposal(const HeaderPtr& header, const Digest& digest) {
+  if (changing || is_primary()) return false;
+  const Slot* slot = log.find(header->n);
+  if (slot == nullptr || slot->phase != Phase::kEmpty || slot->chosen) return false;
+  if (slot->prepares.count(digest) < config.f + 1) return false;
+  return pre_prepare(primary(), PrePrepare{view, header, digest}) == Refusal::kNone;
 }
 
 }  // namespace zz::agreement

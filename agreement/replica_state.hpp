@@ -89,6 +89,8 @@ struct Replica::State {
   Refusal take_headers(NodeId from, const Headers& message);
   [[nodiscard]] HeaderPtr find_header(const Digest& digest);
   void ask_headers();
+  void ask_proposals();
+  bool take_proposal(const HeaderPtr& header, const Digest& digest);
 
   // replica_view.cpp
   void start_change(View wanted);
@@ -142,6 +144,9 @@ struct Replica::State {
   std::array<ViewChangePtr, kNodesMax> changes{};  // the newest of each node, this one's included
   std::map<Digest, HeaderPtr> wanted_headers;      // of chosen batches; null: not here yet
   Micros headers_asked_at;
+  Micros proposals_sought_at;
+  Seq stuck_at;        // `delivered` when it was looked at last
+  Micros stuck_since;  // it has been that since
 
   RequestTable requests;
   SlotLog log;

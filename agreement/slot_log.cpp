@@ -29,6 +29,13 @@ bool VoteSet::has(NodeId from, const Digest& digest) const {
   return (voted_ >> from.value & 1u) != 0 && digests_[from.value] == digest;
 }
 
+std::optional<Digest> VoteSet::said_by(std::uint32_t least) const {
+  for (std::uint16_t i = 0; i < kNodesMax; ++i) {
+    if ((voted_ >> i & 1u) != 0 && count(digests_[i]) >= least) return digests_[i];
+  }
+  return std::nullopt;
+}
+
 SlotLog::SlotLog(std::uint32_t window) : slots_(window) { ZZ_ASSERT(window > 0); }
 
 Slot& SlotLog::at(Seq n, View view) {

@@ -12,6 +12,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "agreement/messages.hpp"
@@ -29,6 +30,8 @@ class VoteSet {
   Refusal add(NodeId from, const Digest& digest);
   [[nodiscard]] std::uint32_t count(const Digest& digest) const;
   [[nodiscard]] bool has(NodeId from, const Digest& digest) const;
+  // What at least so many have said, if anything; the lowest such node's word.
+  [[nodiscard]] std::optional<Digest> said_by(std::uint32_t least) const;
   void clear() { voted_ = 0; }
 
  private:

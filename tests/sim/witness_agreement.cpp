@@ -181,13 +181,15 @@ AgreementWitness::Own* AgreementWitness::own_at(NodeId id, View view, Seq n, con
   return &all.back();
 }
 
+// By its proposal, or by f+1 others' PREPAREs, of which one is a correct node's that had it.
 bool AgreementWitness::proposed_to(NodeId id, View view, Seq n, const Digest& digest) {
   if (chosen_for(id, view, n) == digest) return true;
   const HeardAt* there = at_node(id).heard.find(n);
   if (there == nullptr) return false;
   if (there->flooded && !ghost_.is_correct(ghost_.primary_of(view))) return true;
   return std::any_of(there->votes.begin(), there->votes.end(), [&](const Heard& heard) {
-    return heard.proposed && heard.view == view && heard.digest == digest;
+    if (heard.view != view || heard.digest != digest) return false;
+    return heard.proposed || size_of(heard.prepares & ~bit_of(ghost_.primary_of(view)) & ~bit_of(id)) > ghost_.f;
   });
 }
 
