@@ -253,7 +253,13 @@ bool Decoder::get(wire::Progress::Reader in, Progress& out) {
   out.stable.value = in.getStable();
   out.complains = in.getComplains();
   out.settled.value = in.getSettled();
+  out.closed.value = in.getClosed();
   return true;
+}
+
+bool Decoder::get(wire::Closings::Reader in, Closings& out) {
+  out.first_n.value = in.getFirstN();
+  return digests(in.getDigests(), kClosingsMax, out.digests);
 }
 
 // ---- client
@@ -510,6 +516,8 @@ bool Decoder::read(wire::Message::Reader in, Message& out) {
       return require(body.hasVouched()) && get(body.getVouched(), to.emplace<Vouched>());
     case B::PROPOSE:
       return require(body.hasPropose()) && system(body.getPropose(), to.emplace<Propose>().op);
+    case B::CLOSINGS:
+      return require(body.hasClosings()) && get(body.getClosings(), to.emplace<Closings>());
   }
   return fail(Refusal::kMalformed);
 }

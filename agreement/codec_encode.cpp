@@ -126,6 +126,7 @@ struct Sizer {
   std::size_t operator()(const ViewChangePtr& m) { return words(*m); }
   std::size_t operator()(const NewViewPtr& m) { return words(*m); }
   std::size_t operator()(const Progress&) { return kStructWords<wire::Progress>; }
+  std::size_t operator()(const Closings& m) { return kStructWords<wire::Closings> + m.digests.size() * kDigestWords; }
   std::size_t operator()(const VouchQuery& m) {
     return kStructWords<wire::VouchQuery> + references_words(m.references);
   }
@@ -451,6 +452,12 @@ struct Writer {
     to.setStable(m.stable.value);
     to.setComplains(m.complains);
     to.setSettled(m.settled.value);
+    to.setClosed(m.closed.value);
+  }
+  void operator()(const Closings& m) {
+    auto to = out.initClosings();
+    to.setFirstN(m.first_n.value);
+    put(to.initDigests(narrow(m.digests.size() * sizeof(Digest))), m.digests);
   }
   void operator()(const VouchQuery& m) {
     put(out.initVouchQuery().initReferences(narrow(m.references.size())), m.references);

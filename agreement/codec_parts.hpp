@@ -164,6 +164,7 @@ class Decoder {
   bool get(wire::ViewChange::Reader in, ViewChangePtr& out);
   bool get(wire::NewView::Reader in, NewViewPtr& out);
   bool get(wire::Progress::Reader in, Progress& out);
+  bool get(wire::Closings::Reader in, Closings& out);
   bool get(wire::VouchQuery::Reader in, VouchQuery& out);
   bool get(wire::Vouched::Reader in, Vouched& out);
   bool get(wire::ViewRecord::Reader in, ViewRecord& out);

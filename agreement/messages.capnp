@@ -65,6 +65,7 @@ struct Message {
     vouchQuery @31 :VouchQuery;
     vouched @32 :Vouched;
     propose @33 :SystemOperation;
+    closings @34 :Closings;
   }
 }
 
@@ -244,6 +245,13 @@ struct Progress {
   stable @3 :UInt64;
   complains @4 :Bool;  # it would leave the view if 2f others would
   settled @5 :UInt64;  # up to here nothing is to be voted on any more in this view
+  closed @6 :UInt64;   # every batch up to here is closed, or presumed so
+}
+
+struct Closings {
+  # Node to a node that does not get on with closing: how firstN, firstN + 1, ... are closed here.
+  firstN @0 :UInt64;
+  digests @1 :Data;  # vote digest of each, zero where it is not known; 32 bytes each, at most 256 of them
 }
 
 # ---- client --------------------------------------------------------------------------------------------------------

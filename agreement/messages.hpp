@@ -247,6 +247,13 @@ struct Progress {
   Seq stable;
   bool complains = false;  // it would leave `view` if 2f others would
   Seq settled;             // up to here nothing is to be voted on any more in this view; at most delivered
+  Seq closed{};            // every batch up to here is closed, or presumed so; ServiceInstance fills it in
+};
+// Node to a node that does not get on with closing: how first_n, first_n+1, ... are closed here.
+inline constexpr std::size_t kClosingsMax = 256;
+struct Closings {
+  Seq first_n;
+  std::vector<Digest> digests;  // vote_digest() of each, zero where it is not known; at most kClosingsMax
 };
 // Primary to backups: whom of you did the client send these? (An unproven client's, docs/protocol.md §4.)
 struct VouchQuery {
@@ -392,7 +399,7 @@ struct StatusReport {
 using Body = std::variant<PrePrepare, Prepare, Commit, FetchBodies, Bodies, Requests, Acks, Rejected, Subscribe, Orders,
                           Batch, Vote, Replies, FetchReplies, Wake, Suspect, EpochNotice, Join, SlotDead, StatusQuery,
                           StatusReport, FetchHeaders, Headers, Checkpoint, Stable, FetchOrder, OrderProof,
-                          ViewChangePtr, NewViewPtr, Progress, VouchQuery, Vouched, Propose>;
+                          ViewChangePtr, NewViewPtr, Progress, VouchQuery, Vouched, Propose, Closings>;
 
 struct Message {
   ServiceId service;

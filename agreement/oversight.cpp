@@ -188,10 +188,32 @@ void Oversight::State::on_closed(Seq n, VoteBook::Closing&& closing) {
   if (episode.open) dirty = true;
 }
 
+Refusal Oversight::State::on_closings(NodeId from, const Closings& message) {
+  if (from.value >= cluster.nodes.size()) return Refusal::kUnknownPeer;
+  if (from == self) return Refusal::kWrongRole;
+  if (message.first_n.value == 0 || message.digests.empty()) return Refusal::kMalformed;
+  closings.erase(closings.begin(), closings.upper_bound(book.closed_through()));
+  Refusal worst = Refusal::kNone;
+  for (std::size_t i = 0; i < message.digests.size(); ++i) {
+    if (message.first_n.value > book.last_opened().value || i > book.last_opened().value - message.first_n.value) break;
+    const Seq n{message.first_n.value + i};
+    const Digest& digest = message.digests[i];
+    if (digest.is_zero() || book.is_closed(n)) continue;
+    VoteSet& words = closings[n];
+    const Refusal why = words.add(from, digest);
+    if (why == Refusal::kConflict) worst = why;
+    if (why != Refusal::kNone || words.count(digest) <= cluster.f) continue;
+    VoteBook::Cast cast = book.confirm(n, digest, now);
+    if (cast.effect == VoteBook::Effect::kClosed) on_closed(n, std::move(cast.closing));
+  }
+  return worst;
+}
+
 // Only what the active slots did among themselves, in step, is usual; a stop of seconds must not make the next one
 // unremarkable.
 void Oversight::State::learn_spread(Seq n, const Ballot& ballot, const VoteBook::Closing& closing) {
   if (closing.dissenting != 0 || without(closing.agreeing, table.active()) != 0) return;
+  if (size_of(closing.agreeing) <= table.g()) return;
   for (const SlotId slot : slots_of(closing.agreeing)) {
     if (n <= at(slot).catch_up_to) return;
   }
@@ -331,6 +353,8 @@ Refusal Oversight::step(SlotId slot, Incarnation incarnation, const Vote& vote) 
 Refusal Oversight::step(SlotId slot, Incarnation incarnation, Vote&& vote) {
   return state_->on_vote(slot, incarnation, std::move(vote));
 }
+
+Refusal Oversight::step(NodeId from, const Closings& closings) { return state_->on_closings(from, closings); }
 
 Refusal Oversight::step(const Suspect& suspect) { return state_->on_suspect(suspect); }
 

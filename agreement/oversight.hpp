@@ -10,7 +10,8 @@
 // before the first tick: no time passes meanwhile, and executors are as new to it as on the first day.
 //
 // Invariants:
-//  1. A batch is closed at most once, with g+1 equal votes of distinct slots' current incarnations.
+//  1. A batch is closed at most once, with g+1 equal votes of distinct slots' current incarnations; where f+1 other
+//     nodes say how it is closed, one such vote is enough.
 //  2. The slot table (active, incarnations, epoch) changes only in deliver(), as a function of the order alone.
 //  3. Every WAKE is preceded by a sign observed here; at most one is outstanding per (epoch, slot, incarnation) and
 //     wake budget.
@@ -91,6 +92,9 @@ class Oversight final : public SystemRules {
   // second form takes the reply digests over.
   Refusal step(SlotId slot, Incarnation incarnation, const Vote& vote);
   Refusal step(SlotId slot, Incarnation incarnation, Vote&& vote);
+  // How that node has closed batches. A slot may tell one node what it does not tell the others: f+1 equal words stand
+  // for g+1 equal votes that a correct node has.
+  Refusal step(NodeId from, const Closings& closings);
   Refusal step(const Suspect& suspect);  // any node's channel; signature checked here
   Refusal step(const Join& join);        // signature checked here
   Refusal step(HostId from, const SlotDead& dead);

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "agreement/oversight.hpp"
+#include "agreement/slot_log.hpp"
 #include "agreement/slot_table.hpp"
 #include "agreement/suspect_book.hpp"
 #include "agreement/vote_book.hpp"
@@ -79,6 +80,7 @@ struct Oversight::State {
   void judge_ahead(Seq n);
   Refusal count(SlotId slot, Seq n, std::vector<Digest>&& replies);
   void on_closed(Seq n, VoteBook::Closing&& closing);
+  Refusal on_closings(NodeId from, const Closings& message);
   void mark_wrong(SlotId slot, Seq n);
   void presume_closed(Seq n);
   void learn_spread(Seq n, const Ballot& ballot, const VoteBook::Closing& closing);
@@ -141,7 +143,8 @@ struct Oversight::State {
   SlotTable table;
   VoteBook book;
   SuspectBook suspects;
-  std::vector<SlotWatch> slots;  // by slot
+  std::map<Seq, VoteSet> closings;  // other nodes' words, for batches that are open here
+  std::vector<SlotWatch> slots;     // by slot
   OversightOutput out;
   OversightStats stats;
 

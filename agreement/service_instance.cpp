@@ -94,6 +94,7 @@ Refusal ServiceInstance::from_node(NodeId node, Message& message) {
   if (auto* m = std::get_if<FetchBodies>(&message.body)) return replica_.step(node, *m);
   if (auto* m = std::get_if<Bodies>(&message.body)) return replica_.step(node, *m);
   if (auto* m = std::get_if<Suspect>(&message.body)) return oversight_.step(*m);
+  if (auto* m = std::get_if<Closings>(&message.body)) return oversight_.step(node, *m);
   if (auto* m = std::get_if<Propose>(&message.body)) return replica_.step(node, *m);
   if (auto* m = std::get_if<FetchHeaders>(&message.body)) return replica_.step(node, *m);
   if (auto* m = std::get_if<Headers>(&message.body)) return replica_.step(node, *m);
@@ -142,6 +143,7 @@ Refusal ServiceInstance::on_progress(NodeId node, const Progress& message) {
   const Refusal refusal = replica_.step(node, message);
   if (refusal != Refusal::kNone) return refusal;
   if (learner_) review_learner(node, message);
+  help_to_close(node, message);
   Helped& helped = helped_[node.value];
   const bool stays = helped.said == message.stable;
   helped.said = message.stable;
@@ -157,6 +159,27 @@ Refusal ServiceInstance::on_progress(NodeId node, const Progress& message) {
     }
   }
   return Refusal::kNone;
+}
+
+// A node that has delivered and does not get on with closing may have been told something else by a slot than the
+// others. What is stable here, it learns from the certificate.
+void ServiceInstance::help_to_close(NodeId node, const Progress& message) {
+  Helped& helped = helped_[node.value];
+  const bool stays = std::exchange(helped.closed, message.closed) == message.closed;
+  if (!stays || message.closed >= message.delivered || message.closed < stable()) return;
+  const std::int64_t pause = std::int64_t{cluster_.timing.progress_ms} * 500;
+  if (helped.closings_at && now_.value - helped.closings_at->value < pause) return;
+  Closings words{message.closed.next(), {}};
+  std::size_t known = 0;  // up to the last digest that is
+  for (Seq n = words.first_n; n <= message.delivered && words.digests.size() < kClosingsMax; n = n.next()) {
+    const std::optional<Digest> digest = oversight_.closed_digest(n);
+    words.digests.push_back(digest.value_or(Digest{}));
+    if (digest) known = words.digests.size();
+  }
+  words.digests.resize(known);
+  if (known == 0) return;
+  helped.closings_at = now_;
+  outlet_.to_node(node, wrap(std::move(words)));
 }
 
 // What this node promised before it lost its log lies within a window of a checkpoint that was stable then, or within
@@ -302,6 +325,7 @@ bool ServiceInstance::run_ordering() {
   ReplicaOutput out = replica_.take_output();
   for (const LogRecord& record : out.log) outlet_.persist(service_, record);
   for (Outgoing& outgoing : out.send) {
+    if (auto* progress = std::get_if<Progress>(&outgoing.body)) progress->closed = oversight_.closed_through();
     const Message message = wrap(std::move(outgoing.body));
     if (outgoing.to) {
       outlet_.to_node(*outgoing.to, message);

@@ -85,6 +85,7 @@ class ServiceInstance {
   Refusal on_progress(NodeId node, const Progress& message);
   Refusal on_fetch_order(NodeId node, const FetchOrder& message);
   void take_delivery(Delivery& batch);
+  void help_to_close(NodeId node, const Progress& message);
   void review_learner(NodeId node, const Progress& message);
   bool run_checkpoints();
   bool run_catch_up();
@@ -117,7 +118,9 @@ class ServiceInstance {
   struct Helped {  // one node that is behind
     std::optional<Micros> certificate_at;
     std::uint32_t orders = 0;  // answered since the last tick
-    Seq said;  // its stable checkpoint, by its last PROGRESS
+    Seq said;                  // its stable checkpoint, by its last PROGRESS
+    Seq closed;                // likewise
+    std::optional<Micros> closings_at;
   };
   std::vector<Helped> helped_;  // by node
   bool learner_ = false;

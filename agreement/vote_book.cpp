@@ -85,11 +85,23 @@ VoteBook::Cast VoteBook::cast(SlotId slot, Seq n, std::vector<Digest>&& replies,
   if (ballot->voted == 0) ballot->first_vote_at = now;
   ballot->voted |= bit_of(slot);
   last_vote_[slot.value] = std::max(last_vote_[slot.value], n);
+  const bool confirmed = ballot->confirmed && vote_digest(n, candidate.replies) == *ballot->confirmed;
+  if (confirmed) return close(*ballot, n, choice, now);
   if (ballot->hung) return {Refusal::kNone, Effect::kCounted, {}};
   if (size_of(candidate.voters) > g_) return close(*ballot, n, choice, now);
   if (ballot->voted != all_ || ballot->presumed) return {Refusal::kNone, Effect::kCounted, {}};
   ballot->hung = true;
   return {Refusal::kNone, Effect::kHung, {}};
+}
+
+VoteBook::Cast VoteBook::confirm(Seq n, const Digest& digest, Micros now) {
+  Ballot* ballot = find(n);
+  if (ballot == nullptr || ballot->closed) return {};
+  ballot->confirmed = digest;
+  for (std::size_t i = 0; i < ballot->candidates.size(); ++i) {
+    if (vote_digest(n, ballot->candidates[i].replies) == digest) return close(*ballot, n, i, now);
+  }
+  return {};
 }
 
 VoteBook::Cast VoteBook::cast_on_closed(SlotId slot, Seq n, const std::vector<Digest>& replies, Ballot* ballot) {

@@ -8,7 +8,8 @@
 // closes, and kept for good (32 bytes per batch), because a woken slot votes again for everything from the beginning.
 //
 // Invariants:
-//  1. A batch closes at most once, with g+1 equal votes of distinct slots.
+//  1. A batch closes at most once, with g+1 equal votes of distinct slots, or with one that equals what it is confirmed
+//     to be closed with elsewhere (confirm).
 //  2. A slot has at most one counted vote per open batch: the first.
 //  3. Reply digests are held only for open batches, one list per distinct vote.
 //  4. At most kBallotsMax closed ballots are held for slots that owe a vote, and kPresumedMax presumed ones within
@@ -41,7 +42,7 @@ struct Ballot {
   std::uint32_t references = 0;
   bool closed = false;
   bool presumed = false;  // was open when it was presumed closed
-  bool hung = false;      // every slot voted and no g+1 agree: it never closes
+  bool hung = false;      // every slot voted and no g+1 agree: it does not close, unless it is confirmed
   // Marks of the oversight core.
   bool sign_open = false;  // a sign of trouble was raised in this epoch and the batch is not closed
   bool diverged = false;   // reported as diverged and not yet as settled
@@ -50,6 +51,7 @@ struct Ballot {
   Micros opened_at;
   Micros first_vote_at;               // meaningful when voted != 0
   Micros closed_at;                   // meaningful when closed
+  std::optional<Digest> confirmed;    // the vote digest that closes it
   std::vector<Candidate> candidates;  // while open
 };
 
@@ -82,6 +84,9 @@ class VoteBook {
   // not. Requires 1 <= n <= last_opened() and slot < 2g+1. Takes `replies` only if it has to keep them.
   Cast cast(SlotId slot, Seq n, std::vector<Digest>&& replies, Micros now);
 
+  // One of g+1 slots that voted equally elsewhere is correct, and says so here too: one vote with this vote_digest()
+  // closes n, now or when it comes. Requires that a correct node has closed n so.
+  Cast confirm(Seq n, const Digest& digest, Micros now);
   // The batches up to n that are open count as closed. Requires n <= last_opened().
   void presume_closed(Seq n);
 

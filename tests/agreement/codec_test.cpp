@@ -440,6 +440,7 @@ TEST(Codec, RefusesListsLongerThanTheProtocolAllows) {
       {"parts of a proof", OrderProof{a_certificate(16), {}, {}}, OrderProof{a_certificate(17), {}, {}}},
       {"digests", OrderProof{a_certificate(3), {}, some_digests(kProofDigestsMax)},
        OrderProof{a_certificate(3), {}, some_digests(kProofDigestsMax + 1)}},
+      {"closings", Closings{{}, some_digests(kClosingsMax)}, Closings{{}, some_digests(kClosingsMax + 1)}},
       {"P", view_change(kClaimsMax, 0), view_change(kClaimsMax + 1, 0)},
       {"Q", view_change(0, kClaimsMax), view_change(0, kClaimsMax + 1)},
       {"proof", new_view(16, 0, 1), new_view(17, 0, 1)},

@@ -168,6 +168,41 @@ TEST(OversightVotes, ACloseTellsWhatItWasClosedBy) {
   EXPECT_EQ(desk.core->closed_digest(Seq{n}), vote_digest(Seq{n}, replies_saying(Seq{n}, 2, "right")));
 }
 
+TEST(OversightVotes, OneIsEnoughWhereFPlusOneOthersSayThatItIsWhatClosesTheBatch) {
+  OversightDesk desk;
+  desk.start();
+  const std::uint64_t n = desk.deliver();
+  const Closings words{Seq{n}, {vote_digest(Seq{n}, replies_saying(Seq{n}, 1, "right")), Digest{{1}}}};
+  desk.vote(0, n, "told this node alone");
+  desk.vote(1, n);
+  EXPECT_EQ(desk.core->step(NodeId{0}, words), Refusal::kWrongRole);
+  EXPECT_EQ(desk.core->step(NodeId{4}, words), Refusal::kUnknownPeer);
+  EXPECT_EQ(desk.core->step(NodeId{1}, Closings{Seq{n}, {}}), Refusal::kMalformed);
+  EXPECT_EQ(desk.core->step(NodeId{1}, words), Refusal::kNone);
+  EXPECT_EQ(desk.core->step(NodeId{1}, words), Refusal::kNone);
+  EXPECT_EQ(desk.core->step(NodeId{1}, Closings{Seq{n}, {Digest{{2}}}}), Refusal::kConflict);
+  desk.collect();
+  EXPECT_TRUE(desk.out.closed.empty()) << "on the word of f nodes";
+  EXPECT_EQ(desk.core->step(NodeId{2}, words), Refusal::kNone);
+  desk.collect();
+  ASSERT_EQ(desk.out.closed.size(), 1u);
+  EXPECT_EQ(desk.out.closed[0].replies, replies_saying(Seq{n}, 1, "right"));
+  EXPECT_EQ(desk.out.closed[0].agreeing, slot_list({1}));
+  EXPECT_EQ(desk.core->closed_digest(Seq{n}), words.digests.front());
+}
+
+TEST(OversightVotes, NoneIsGuessedFromTheWordsOfOthers) {
+  OversightDesk desk;
+  desk.start();
+  const std::uint64_t n = desk.deliver();
+  const Closings words{Seq{n}, {vote_digest(Seq{n}, replies_saying(Seq{n}, 1, "right"))}};
+  for (std::uint16_t node = 1; node <= 3; ++node) EXPECT_EQ(desk.core->step(NodeId{node}, words), Refusal::kNone);
+  desk.vote(0, n, "wrong");
+  EXPECT_TRUE(desk.out.closed.empty());
+  desk.vote(1, n);
+  EXPECT_EQ(desk.out.closed.size(), 1u);
+}
+
 TEST(OversightVotes, OfAWokenSlotAreComparedWithWhatWasClosedLongAgo) {
   OversightDesk desk;
   desk.start();

@@ -304,6 +304,11 @@ struct Maker {
     id(m.stable);
     m.complains = prng.below(2) != 0;
     id(m.settled);
+    id(m.closed);
+  }
+  void make(Closings& m) {
+    id(m.first_n);
+    m.digests = digests();
   }
   void make(VouchQuery& m) {
     for (std::size_t i = count(); i > 0; --i) m.references.push_back(reference());
@@ -475,9 +480,10 @@ bool same(const NewViewPtr& a, const NewViewPtr& b) {
          all_equal(a->proof, b->proof, [](const auto& x, const auto& y) { return same(x, y); });
 }
 bool same(const Progress& a, const Progress& b) {
-  return std::tie(a.view, a.changing, a.delivered, a.stable, a.complains, a.settled) ==
-         std::tie(b.view, b.changing, b.delivered, b.stable, b.complains, b.settled);
+  return std::tie(a.view, a.changing, a.delivered, a.stable, a.complains, a.settled, a.closed) ==
+         std::tie(b.view, b.changing, b.delivered, b.stable, b.complains, b.settled, b.closed);
 }
+bool same(const Closings& a, const Closings& b) { return a.first_n == b.first_n && a.digests == b.digests; }
 bool same(const VouchQuery& a, const VouchQuery& b) { return a.references == b.references; }
 bool same(const Propose& a, const Propose& b) { return same(a.op, b.op); }
 bool same(const Vouched& a, const Vouched& b) { return a.references == b.references; }
@@ -521,8 +527,7 @@ const char* kind_name(std::size_t kind) {
       "Rejected",     "Subscribe", "Orders",      "Batch",       "Vote",       "Replies",     "FetchReplies",
       "Wake",         "Suspect",   "EpochNotice", "Join",        "SlotDead",   "StatusQuery", "StatusReport",
       "FetchHeaders", "Headers",   "Checkpoint",  "Stable",      "FetchOrder", "OrderProof",  "ViewChange",
-      "NewView",      "Progress",  "VouchQuery",  "Vouched",
-      "Propose"};
+      "NewView",      "Progress",  "VouchQuery",  "Vouched",     "Propose",    "Closings"};
   static_assert(std::size(kNames) == kKinds);
   return kNames[kind];
 }

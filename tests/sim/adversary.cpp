@@ -220,11 +220,20 @@ struct Mutator {
     return true;
   }
   bool operator()(Progress& m) const {
-    const std::uint64_t what = draw(4);
+    const std::uint64_t what = draw(5);
     if (what == 0) by_one(m.view);
     if (what == 1) by_one(m.delivered);
     if (what == 2) by_one(m.stable);
     if (what == 3) m.changing = !m.changing;
+    if (what == 4) by_one(m.closed);
+    return true;
+  }
+  bool operator()(Closings& m) const {
+    if (m.digests.empty() || coin()) {
+      by_one(m.first_n);
+    } else {
+      flip(any(m.digests));
+    }
     return true;
   }
   bool operator()(Orders& m) const {

@@ -30,13 +30,13 @@ std::string_view to_string(Happening::Kind kind) {
 }
 
 std::string_view message_name(std::size_t kind) {
-  static_assert(kMessageKinds == 33, "the names below are in the order of agreement::Body");
+  static_assert(kMessageKinds == 34, "the names below are in the order of agreement::Body");
   static constexpr std::array<std::string_view, kMessageKinds> kNames = {
       "PRE-PREPARE",   "PREPARE",   "COMMIT",       "FETCH-BODIES", "BODIES",      "REQUESTS",     "ACKS",
       "REJECTED",      "SUBSCRIBE", "ORDERS",       "BATCH",        "VOTE",        "REPLIES",      "FETCH-REPLIES",
       "WAKE",          "SUSPECT",   "EPOCH-NOTICE", "JOIN",         "SLOT-DEAD",   "STATUS-QUERY", "STATUS-REPORT",
       "FETCH-HEADERS", "HEADERS",   "CHECKPOINT",   "STABLE",       "FETCH-ORDER", "ORDER-PROOF",  "VIEW-CHANGE",
-      "NEW-VIEW",      "PROGRESS",  "VOUCH-QUERY",  "VOUCHED",      "PROPOSE"};
+      "NEW-VIEW",      "PROGRESS",  "VOUCH-QUERY",  "VOUCHED",      "PROPOSE",     "CLOSINGS"};
   return kNames[kind];
 }
 
@@ -65,6 +65,7 @@ struct Numbers {
   }
   M operator()(const agreement::NewViewPtr& m) const { return m ? M{m->start.value, m->view.value} : M{}; }
   M operator()(const agreement::Progress& m) const { return {m.delivered.value, m.view.value}; }
+  M operator()(const agreement::Closings& m) const { return {m.first_n.value, m.digests.size()}; }
   M operator()(const agreement::Requests& m) const {
     return {m.items.empty() ? 0 : m.items.front().number.value, m.items.size()};
   }

@@ -55,6 +55,7 @@ struct Wire {
   bool operator()(FetchBodies& m) const { return m.wanted.size() <= cluster.limits.batch_requests_max; }
   bool operator()(FetchHeaders& m) const { return m.wanted.size() <= kClaimsMax; }
   bool operator()(Orders& m) const { return m.digests.size() <= kOrdersMax; }
+  bool operator()(Closings& m) const { return m.digests.size() <= kClosingsMax; }
   bool operator()(Stable& m) const { return m.certificate && parts(m.certificate); }
   bool operator()(OrderProof& m) const {
     return m.certificate && parts(m.certificate) && m.digests.size() <= kProofDigestsMax;

@@ -221,6 +221,7 @@ class TheWitness final : public Witness {
       case crypto::Role::kNode:
         agreement_.sent(parcel);
         activation_.sent(parcel);
+        clients_.closings(parcel);
         return;
       case crypto::Role::kExecutor:
         return clients_.voted(parcel);

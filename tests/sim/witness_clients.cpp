@@ -192,6 +192,7 @@ Digest ClientWitness::ordered(const GhostBatch& batch) {
   }
   const Digest vote = vote_digest(batch.n, replies);
   hashes_.push_back(hash_of(replies));
+  digests_.push_back(vote);
   replies_.push_back(std::move(replies));
   return vote;
 }
@@ -225,12 +226,30 @@ void ClientWitness::voted(const Parcel& parcel) {
   it->second |= bit_of(vote->slot);
 }
 
+// What a correct node says of a closing is so; what others say may be.
+void ClientWitness::closings(const Parcel& parcel) {
+  const auto* words = std::get_if<Closings>(&parcel.message->body);
+  if (words == nullptr || parcel.to.role != crypto::Role::kNode || parcel.to.index >= votes_.size()) return;
+  if (parcel.message->service != ghost_.service) return;
+  const NodeId from = parcel.from.node();
+  for (std::size_t i = 0; i < words->digests.size(); ++i) {
+    const std::uint64_t n = words->first_n.value + i;
+    if (words->digests[i].is_zero()) continue;
+    if (n == 0 || n > digests_.size() || digests_[n - 1] != words->digests[i]) {
+      if (!ghost_.is_correct(from)) continue;
+      return ghost_.fail("I6 quorum: says that another vote closes a batch than the reference run", at(from, Seq{n}));
+    }
+    votes_[parcel.to.index].at(Seq{n}).words |= bit_of(from);
+  }
+}
+
 void ClientWitness::closed(NodeId node, Seq n) {
   if (n.value == 0 || n.value > replies_.size()) return ghost_.fail("I6 quorum: closed beyond the order", at(node, n));
   const VotesAt* there = votes_[node.value].find(n);
   if (there != nullptr) {
     for (const auto& [hash, slots] : there->equal) {
-      if (hash == hashes_[n.value - 1] && size_of(slots) >= ghost_.g + 1) return;
+      if (hash != hashes_[n.value - 1]) continue;
+      if (size_of(slots) >= ghost_.g + 1 || (slots != 0 && size_of(there->words) >= ghost_.f + 1)) return;
     }
   }
   ghost_.fail("I6 quorum: closed without g+1 votes that equal the reference run", at(node, n));

@@ -57,10 +57,11 @@ class ClientWitness {
   void accepted(Micros now, ClientId client, SessionId session, RequestNumber number, const SharedBytes& reply);
   void asked(ClientId client, const MessagePtr& message);  // REQUESTS left a client
   void voted(const Parcel& parcel);                        // VOTE left an executor for a node
+  void closings(const Parcel& parcel);                     // CLOSINGS left a node for another
 
   // The order has grown by this. Gives the vote digest that closes it.
   Digest ordered(const GhostBatch& batch);
-  // A correct node says that it has g+1 equal votes.
+  // A correct node says that it has g+1 equal votes, or one and the words of f+1 other nodes that it is right.
   void closed(NodeId node, Seq n);
   void executed(SlotId slot, Incarnation incarnation, Seq n, const std::vector<Digest>& replies, const Digest& state);
   void final_check();
@@ -89,6 +90,7 @@ class ClientWitness {
   };
   struct VotesAt {
     std::vector<std::pair<std::uint64_t, Mask>> equal;  // by a hash of the digests: slots
+    Mask words = 0;                                     // nodes that gave the digest of the reference run
   };
   struct SlotGhost {
     Incarnation incarnation;
@@ -110,6 +112,7 @@ class ClientWitness {
   std::uint64_t last_accepted_ = 0;           // the highest place of an accepted reply
   std::vector<std::vector<Digest>> replies_;  // [n - 1]
   std::vector<std::uint64_t> hashes_;         // [n - 1]
+  std::vector<Digest> digests_;               // [n - 1]
   std::vector<ByNumber<VotesAt>> votes_;      // by node
   std::map<SlotId, SlotGhost> slots_;
   std::vector<std::optional<Digest>> states_;  // [n - 1]

@@ -294,6 +294,26 @@ TEST(WitnessTest, I6CatchesABatchClosedWithoutEqualVotes) {
   EXPECT_THAT(s.violation(), StartsWith("I6 "));
 }
 
+TEST(WitnessTest, I6CatchesABatchClosedOnOneVoteAndTooFewWords) {
+  for (const std::uint32_t words : {1u, 2u}) {
+    Story s;
+    s.ordered({s.submit(1, "put k a")});
+    const std::vector<Digest> digests{reply_digest(s.replies[1][0].view())};
+    s.parcel(slot_peer(SlotId{0}), node_peer(node(3)), Vote{{}, Seq{1}, SlotId{0}, Incarnation{1}, digests});
+    const Closings closings{Seq{1}, {vote_digest(Seq{1}, digests)}};
+    for (std::uint32_t i = 0; i < words; ++i) s.send(node(i), node(3), closings);
+    s.event(EventKind::kClosed, Seq{1}, node(3));
+    EXPECT_THAT(s.violation(), StartsWith(words == 1 ? "I6 " : "none"));
+  }
+}
+
+TEST(WitnessTest, I6CatchesAWordForAClosingThatIsNotTheReferenceRuns) {
+  Story s;
+  s.ordered({s.submit(1, "put k a")});
+  s.send(node(0), node(3), Closings{Seq{1}, {Digest{{1}}}});
+  EXPECT_THAT(s.violation(), StartsWith("I6 "));
+}
+
 TEST(WitnessTest, I6CatchesANewViewOfTooFewOrOfInventedViewChanges) {
   for (const std::uint32_t third : {1u, 2u}) {
     ChangedView s;
