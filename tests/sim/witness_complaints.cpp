@@ -54,7 +54,9 @@ void ComplaintWitness::sent(Micros now, const Parcel& parcel) {
 // The same words may stand for a complaint that the node took back since: what it says last counts.
 void ComplaintWitness::progress(Micros now, NodeId from, const Progress& message) {
   Node& node = at_node(from);
-  if (message.complains || message.changing) {
+  if (message.changing) {
+    leaves(now, node);
+  } else if (message.complains) {
     complains(now, node);
   } else {
     content(node);
@@ -65,15 +67,22 @@ void ComplaintWitness::complains(Micros now, Node& node) {
   if (!node.against_primary) node.against_primary = now;
 }
 
+void ComplaintWitness::leaves(Micros now, Node& node) {
+  node.left = true;
+  node.goes_on.reset();
+  complains(now, node);
+}
+
 void ComplaintWitness::content(Node& node) {
   node.against_primary.reset();
   node.goes_on.reset();
+  node.left = false;
 }
 
 void ComplaintWitness::delivered(Micros now, NodeId id, Seq n) {
   Node& node = at_node(id);
   node.unclosed.emplace(n, now);
-  if (node.against_primary && !node.goes_on) node.goes_on = now;
+  if (node.against_primary && !node.left && !node.goes_on) node.goes_on = now;
 }
 
 void ComplaintWitness::channel(Micros now, NodeId id, SlotId slot, Incarnation incarnation, bool up) {
@@ -123,7 +132,7 @@ void ComplaintWitness::observed(Micros now, const Event& event) {
       return complains(now, node);
     case EventKind::kViewLeft:
       node.view_since = now;
-      return complains(now, node);
+      return leaves(now, node);
     default:  // kViewEntered
       node.view_since = now;
       return content(node);

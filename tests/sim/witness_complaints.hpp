@@ -56,6 +56,7 @@ class ComplaintWitness {
     Micros view_since;  // it entered the view, left for it, or began this life
     std::optional<Micros> against_primary;
     std::optional<Micros> goes_on;  // delivered something since it began to complain
+    bool left = false;              // sent its VIEW-CHANGE: it may not come back to that view, whatever the others do
     // Of any life:
     std::set<std::pair<SlotId, Incarnation>> dead;  // says their host
     std::vector<Told> told;                         // by sender
@@ -67,6 +68,7 @@ class ComplaintWitness {
   void check_complaint(Micros now, const Event& event);
   void progress(Micros now, NodeId from, const agreement::Progress& message);
   static void complains(Micros now, Node& node);
+  static void leaves(Micros now, Node& node);
   static void content(Node& node);
   // Whether a timer of that span may have run out since then, `gap` of it before.
   [[nodiscard]] static bool may_have_passed(Micros now, Micros since, Micros span, Micros gap) {

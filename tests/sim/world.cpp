@@ -579,9 +579,11 @@ void World::check_complaints() {
   if (const auto complaint = kernel_.witness->open_complaint(draw_.core, before)) late("L4", *complaint);
 }
 
-// No slot is faulty, or made to fail for ever: nothing is left that could keep more than g+1 awake.
+// No slot is faulty or made to fail for ever, and no client goes on giving nodes different requests, which keep a node
+// without a body now and then: nothing is left that could keep more than g+1 awake.
 bool World::must_be_calm() const {
-  return !slots_flap_ && std::none_of(hosts_.begin(), hosts_.end(), [](const auto& host) { return host->byzantine(); });
+  return !slots_flap_ && hostile_.empty() &&
+         std::none_of(hosts_.begin(), hosts_.end(), [](const auto& host) { return host->byzantine(); });
 }
 
 std::size_t World::awake() const {
