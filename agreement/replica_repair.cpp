@@ -36,7 +36,6 @@ Refusal Replica::State::progress(NodeId from, const Progress& message) {
                       log.top().value > peer.progress.stable.value + config.window;
   peer.heard = true;
   peer.progress = message;
-  review_complaints();
   if (!stuck && !fresh && !opened) return Refusal::kNone;
   if (peer.repaired_at && now.value - peer.repaired_at->value < config.progress.value / 2) return Refusal::kNone;
   peer.repaired_at = now;

@@ -46,13 +46,13 @@ void Replica::State::watch_primary() {
     stats.last_complaint = *complaint;
     complain(to_string(*complaint));
     complains_by_period = *complaint == Complaint::kSlow || *complaint == Complaint::kUnfair;
-    review_complaints();
   } else if (complains && !changing && delivered > delivered_then &&
              now.value - complained_at.value >= complaint_lasts()) {
     complains = false;  // it goes on after all
     watch.entered(view);
     say_progress({});
   }
+  review_complaints();
 }
 
 // A complaint of a period is kept for two: theirs end at another time at each node.
@@ -92,6 +92,7 @@ void Replica::State::complain(std::string_view why) {
   say_progress({});
 }
 
+// By tick, not by message: a node that stood still hears first what others said long ago, then that they took it back.
 void Replica::State::review_complaints() {
   if (learner) return;
   std::uint32_t others = 0;
