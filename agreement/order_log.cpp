@@ -4,13 +4,6 @@
 
 namespace zz::agreement {
 
-namespace {
-
-// What a system operation with its proof is charged with.
-constexpr std::uint64_t kSystemOpBytes = 4'096;
-
-}  // namespace
-
 void OrderLog::append(const Delivery& batch) {
   ZZ_ASSERT(batch.header->n == last().next());
   bytes_ += sizeof(Delivery) + sizeof(BatchHeader) +

@@ -14,6 +14,9 @@
 
 namespace zz::agreement {
 
+// What a system operation with its proof is charged with.
+inline constexpr std::uint64_t kSystemOpBytes = 4'096;
+
 class OrderLog {
  public:
   explicit OrderLog(std::uint64_t bytes_max) : bytes_max_(bytes_max) {}

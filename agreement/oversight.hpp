@@ -15,7 +15,7 @@
 //  2. The slot table (active, incarnations, epoch) changes only in deliver(), as a function of the order alone.
 //  3. Every WAKE is preceded by a sign observed here; at most one is outstanding per (epoch, slot, incarnation) and
 //     wake budget.
-//  4. A slot is suspected as wrong only if its vote differs from g+1 equal votes for the same n.
+//  4. A slot is suspected as wrong only if its vote differs from the one that closed the same n (1.).
 
 #include <memory>
 #include <optional>

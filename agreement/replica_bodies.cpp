@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "agreement/order_log.hpp"
 #include "agreement/replica_state.hpp"
 #include "base/assert.hpp"
 
@@ -37,6 +38,10 @@ void Replica::State::fetch(Slot& slot) {
   slot.fetching = true;
   ++fetching;
   slot.asked = config.self;
+  // Held on others' words: the primary has what it proposed, and a liar asked first could hold it up.
+  if (slot.phase == Phase::kPrePrepared) {
+    slot.asked = NodeId{static_cast<std::uint16_t>((primary().value + nodes - 1) % nodes)};
+  }
   slot.empty = 0;
   ask_next(slot);
 }
@@ -224,8 +229,13 @@ Refusal Replica::State::give_headers(NodeId to, const FetchHeaders& message) {
   if (message.wanted.size() > kHeadersMax) return Refusal::kOversize;
   if (const Refusal refusal = spend(to); refusal != Refusal::kNone) return refusal;
   Headers answer;
-  for (const Digest& digest : message.wanted) {
-    if (HeaderPtr header = find_header(digest)) answer.headers.push_back(std::move(header));
+  for (auto digest = message.wanted.begin(); digest != message.wanted.end(); ++digest) {
+    if (std::find(message.wanted.begin(), digest, *digest) != digest) return Refusal::kMalformed;
+    if (peers[to.value].bytes >= kFetchedBytesMax) break;
+    HeaderPtr header = find_header(*digest);
+    if (!header) continue;
+    peers[to.value].bytes += header->references.size() * sizeof(Reference) + header->system.size() * kSystemOpBytes;
+    answer.headers.push_back(std::move(header));
   }
   if (!answer.headers.empty()) send(to, std::move(answer));
   return Refusal::kNone;

@@ -66,7 +66,7 @@ bool Replica::State::primary_may_be_shut() {
   const bool proposes = std::exchange(top_then, log.top()) != log.top();
   if (is_primary() || proposes) return false;
   const Seq told = peers[primary().value].progress.stable;
-  if (told >= unheard_stable) {
+  if (told >= unheard_stable && stable_n(newest_stable) > unheard_stable) {  // once per checkpoint
     unheard_stable = stable_n(newest_stable);
     unheard_since = now;
   }
@@ -74,10 +74,11 @@ bool Replica::State::primary_may_be_shut() {
          log.top().value >= told.value + requests_ahead();
 }
 
-// What this node lacks, f+1 others have: it is for them to tell it, and says nothing of the primary.
+// What this node lacks, f+1 correct others have. So of the correct nodes at most f are excused at a time, and f+1 can
+// still complain of a primary that serves some later than others.
 bool Replica::State::is_behind() const {
   const auto ahead = [&](const PeerState& peer) { return peer.heard && peer.progress.delivered > delivered; };
-  return std::count_if(peers.begin(), peers.begin() + nodes, ahead) > config.f;
+  return std::count_if(peers.begin(), peers.begin() + nodes, ahead) > 2 * config.f;
 }
 
 // A VIEW-CHANGE cannot be taken back, and who sends one votes no more in its view. So nobody leaves alone: first

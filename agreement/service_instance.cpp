@@ -58,7 +58,8 @@ ServiceInstance::ServiceInstance(const crypto::ClusterFile& cluster, ServiceId s
       book_(book_config(cluster, self)),
       checkpoints_(checkpoint_rules(cluster.limits), service, self, cluster.f, authority_, observer),
       catch_up_(self, cluster.n(), Micros{std::int64_t{cluster.timing.body_timeout_ms} * 1'000}, authority_),
-      helped_(cluster.n()) {}
+      helped_(cluster.n()),
+      subscriptions_(cluster.services[service.value].slots.size()) {}
 
 // The order is told anew to everything that follows from it. What executors voted is theirs to say again.
 void ServiceInstance::restore(const Recovered& recovered) {
@@ -221,13 +222,24 @@ Refusal ServiceInstance::from_executor(const crypto::Peer& peer, Message& messag
     return refusal;
   }
   if (auto* m = std::get_if<Subscribe>(&message.body)) {
-    executor->second.stream.subscribe(*m);
+    subscriptions_[peer.slot.value].waiting = *m;
+    review_subscriptions(peer.slot);
     return Refusal::kNone;
   }
   if (auto* m = std::get_if<Replies>(&message.body)) {
     return take_replies(executor->second, std::move(*m));
   }
   return Refusal::kWrongRole;
+}
+
+void ServiceInstance::review_subscriptions(SlotId slot) {
+  Subscriptions& own = subscriptions_[slot.value];
+  const std::int64_t span = std::int64_t{cluster_.timing.body_timeout_ms} * 1'000;
+  if (now_.value - own.since.value >= span) own = {now_, 0, own.waiting};
+  const auto executor = executors_.find(slot);
+  if (!own.waiting || own.count >= kSubscriptionsMax || executor == executors_.end()) return;
+  ++own.count;
+  executor->second.stream.subscribe(*std::exchange(own.waiting, std::nullopt));
 }
 
 Refusal ServiceInstance::take_replies(Executor& executor, Replies message) {
@@ -301,6 +313,7 @@ void ServiceInstance::peer_up(const crypto::Peer& peer) {
   if (peer.role == crypto::Role::kExecutor && peer.service == service_) {
     if (!oversight_.is_current(peer.slot, peer.incarnation)) return;
     executors_[peer.slot] = Executor{peer.incarnation, {}, {}, 0};
+    subscriptions_[peer.slot.value].waiting.reset();
     oversight_.channel_up(peer.slot, peer.incarnation);
   }
 }
@@ -316,6 +329,7 @@ void ServiceInstance::peer_down(const crypto::Peer& peer) {
 void ServiceInstance::tick(Micros monotonic, Micros wall) {
   now_ = monotonic;
   for (Helped& helped : helped_) helped.orders = 0;
+  for (const auto& [slot, executor] : executors_) review_subscriptions(slot);
   replica_.tick(monotonic, wall);
   oversight_.tick(monotonic);
   catch_up_.tick(monotonic);
@@ -399,7 +413,12 @@ bool ServiceInstance::run_catch_up() {
 }
 
 void ServiceInstance::fetch_replies(FetchReplies wanted) {
-  const std::vector<SlotId>& holders = agreeing_[wanted.n.value - 1];
+  std::vector<SlotId> holders = agreeing_[wanted.n.value - 1];
+  if (holders.size() <= cluster_.services[service_.value].g) {  // closed on others' words: these may all be liars
+    for (const auto& [slot, executor] : executors_) {
+      if (std::find(holders.begin(), holders.end(), slot) == holders.end()) holders.push_back(slot);
+    }
+  }
   const Message message = wrap(std::move(wanted));
   for (std::size_t i = 0; i < holders.size(); ++i) {
     const SlotId slot = holders[fetch_turn_++ % holders.size()];

@@ -73,6 +73,13 @@ class ServiceInstance {
   // Reply bodies may overtake this node's own commit: kept per executor until the batch is delivered here.
   static constexpr std::size_t kEarlyRepliesMax = 256;
   static constexpr std::size_t kEarlyBytesMax = 16u << 20;
+  // Each SUBSCRIBE rewinds a stream of megabytes. More than so many per slot and body timeout wait, the newest of them.
+  static constexpr std::uint32_t kSubscriptionsMax = 8;
+  struct Subscriptions {
+    Micros since;
+    std::uint32_t count = 0;
+    std::optional<Subscribe> waiting;
+  };
   struct Executor {
     Incarnation incarnation;
     OrderStream stream;
@@ -86,6 +93,7 @@ class ServiceInstance {
   Refusal on_fetch_order(NodeId node, const FetchOrder& message);
   void take_delivery(Delivery& batch);
   void help_to_close(NodeId node, const Progress& message);
+  void review_subscriptions(SlotId slot);
   void review_learner(NodeId node, const Progress& message);
   bool run_checkpoints();
   bool run_catch_up();
@@ -126,7 +134,8 @@ class ServiceInstance {
   bool learner_ = false;
   std::uint32_t learner_heard_ = 0;       // bit per node: knows of no stable checkpoint that this node does not
   std::optional<Seq> learner_free_at_;    // once the stable checkpoint is here, no old promise of this node matters
-  std::map<SlotId, Executor> executors_;  // with a channel to us
+  std::map<SlotId, Executor> executors_;      // with a channel to us
+  std::vector<Subscriptions> subscriptions_;  // by slot; they outlive channels
   std::vector<std::vector<SlotId>> agreeing_;  // [n - 1]: who can be asked for reply bodies; empty while open
   std::size_t fetch_turn_ = 0;                 // rotates the slot that is asked
 };

@@ -65,7 +65,7 @@ class VoteBook {
   enum class Effect : std::uint8_t {
     kNone,     // nothing new
     kCounted,  // for a batch that is open, or whose closing is not known here
-    kClosed,   // the vote made g+1 equal ones: `closing` is filled
+    kClosed,   // the vote made g+1 equal ones, or is the confirmed one: `closing` is filled
     kHung,     // the vote was the last one and no g+1 agree
     kAgrees,   // equal to what was closed
     kWrong,    // other than what was closed

@@ -63,6 +63,8 @@ void Executor::node_down(NodeId node) {
   ZZ_ASSERT(known(node));
   nodes_[node.value].up = false;
   nodes_[node.value].subscribe = false;
+  // One that comes and goes is not preferred again.
+  if (bearer_ == node && nodes_[node.value].strikes == 0) nodes_[node.value].strikes = 1;
   std::erase_if(out_.votes_again, [node](const ExecutorOutput::VoteAgain& again) { return again.to == node; });
   if (bearer_ == node) change_bearer();
 }
@@ -111,10 +113,14 @@ void Executor::change_bearer() {
 // ---- slow bearers ----------------------------------------------------------------------------------------------
 
 bool Executor::bearer_lags() const {
-  if (!bearer_ || running_ || !window_.next_decided() || window_.runnable() || window_.next() <= backlog_) return false;
+  if (!bearer_ || running_ || !window_.next_decided() || window_.runnable()) return false;
   const std::int64_t grace = std::max(patience_.value, config_.body_timeout.value / kGraceShare);
-  return now_.value >= window_.decided_at(window_.next()).value + patience_.value &&
-         now_.value >= bearer_since_.value + grace;
+  // A backlog comes at the pace of the link, but it comes.
+  const std::int64_t decided = window_.decided_at(window_.next()).value;
+  if (window_.next() <= backlog_) {
+    return now_.value >= std::max({bearer_since_.value, last_body_at_.value, decided}) + grace;
+  }
+  return now_.value >= decided + patience_.value && now_.value >= bearer_since_.value + grace;
 }
 
 // It has to lag at two ticks in a row: after a pause of this process what is late may wait in its own sockets.
@@ -128,6 +134,7 @@ void Executor::watch_bearer() {
 
 // The bearer has sent the bodies of n.
 void Executor::note_lag(Seq n) {
+  last_body_at_ = now_;
   if (n <= backlog_) return;
   const std::int64_t asked = bearer_since_.value;
   const std::int64_t lag =

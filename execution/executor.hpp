@@ -178,6 +178,7 @@ class Executor {
   Micros now_;
   Micros bearer_since_;       // asked for bodies
   Micros patience_;           // with a bearer that lags
+  Micros last_body_at_;       // from a bearer
   bool lagged_ = false;       // at the last tick
   std::uint32_t prompt_ = 0;  // bodies in a row that came in a quarter of the patience
   Seq backlog_;               // the last batch that was decided further ahead than bodies are sent

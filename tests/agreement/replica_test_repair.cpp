@@ -79,9 +79,9 @@ TEST(RepairAlone, OnAWordABackupStandsForARequestOnlyWithItsBody) {
   EXPECT_EQ(node->step(NodeId{2}, Vouched{{reference_of(*request)}}), Refusal::kNone);
   EXPECT_THAT(node.said<Prepare>(), IsEmpty()) << "who gave the word may crash and have nothing";
   EXPECT_THAT(node.said<FetchBodies>(), SizeIs(1));
-  EXPECT_EQ(node->step(NodeId{2}, Bodies{}), Refusal::kNone);
+  EXPECT_EQ(node->step(NodeId{0}, Bodies{}), Refusal::kNone) << "the primary is asked first";
   EXPECT_THAT(node.said<FetchBodies>(), SizeIs(2)) << "and anybody may have it";
-  EXPECT_EQ(node->step(NodeId{0}, Bodies{{request}}), Refusal::kNone);
+  EXPECT_EQ(node->step(NodeId{2}, Bodies{{request}}), Refusal::kNone);
   EXPECT_THAT(node.said<Prepare>(), SizeIs(1));
   const auto* accepted = std::get_if<AcceptedRecord>(&node.logged.back());
   ASSERT_NE(accepted, nullptr);

@@ -118,5 +118,21 @@ TEST(ExecutorBearer, AReplayIsNoLag) {
   EXPECT_EQ(slot.core.stats().bearer_changes, 0u);
 }
 
+TEST(ExecutorBearer, AReplayThatTheBearerStopsIsTakenFromAnother) {
+  Slot slot;
+  slot.all_up();
+  slot.core.tick(Micros{1'000'000});
+  for (std::uint64_t n = 1; n <= 400; ++n) {
+    slot.order(0, make_batch(n, {}));
+    slot.order(1, make_batch(n, {}));
+  }
+  const auto first = slot.core.bearer();
+  slot.core.step(*first, make_batch(1, {}));
+  slot.run();
+  for (int i = 1; i <= 100; ++i) slot.core.tick(Micros{1'000'000 + i * 5'000});
+  EXPECT_GE(slot.core.stats().bearer_changes, 1u) << "one body in half a second";
+  EXPECT_NE(slot.core.bearer(), first);
+}
+
 }  // namespace
 }  // namespace zz::execution::testing
