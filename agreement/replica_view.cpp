@@ -42,12 +42,15 @@ void Replica::State::watch_primary() {
   for (const PrimaryWatch::Head& head : situation.heads) {
     situation.alone.push_back(requests.vouchers(head.client, head.session, head.number) < config.f);
   }
+  // After an outage the timeout is long, and a complaint that outlives its cause meets another outage's.
+  const bool served =
+      !complains_by_period && situation.heads.empty() && !situation.system_waits && situation.in_flight == 0;
   if (const std::optional<Complaint> complaint = watch.tick(now, situation)) {
     stats.last_complaint = *complaint;
     complain(to_string(*complaint));
     complains_by_period = *complaint == Complaint::kSlow || *complaint == Complaint::kUnfair;
   } else if (complains && !changing && delivered > delivered_then &&
-             now.value - complained_at.value >= complaint_lasts()) {
+             (served || now.value - complained_at.value >= complaint_lasts())) {
     complains = false;  // it goes on after all
     watch.entered(view);
     say_progress({});
