@@ -20,7 +20,7 @@
 //  - kSlow: it keeps being slow. A period (2 * base) with deliveries is slow when the mean wait of the middle client
 //    exceeds the *usual* one, and its waits made up a quarter of the period. Usual is the greatest of base / 10, eight
 //    times the best period of the last eight views, and four times the mean time from proposal to delivery here (which
-//    rises with the network's delays and with load, and which a primary cannot stretch but by leaving gaps; those count
+//    rises with the network's delays and with load, and which a primary stretches by leaving gaps; those count
 //    as waits). A slow period weighs three good ones, and three in a row are too many: so one outage, however long, is
 //    no reason once it is over, and whoever is slow for more than a quarter of the time is found out. Each complaint
 //    doubles what is tolerated, 32 good periods halve it, so a correct primary is left for it a logarithmic number of
