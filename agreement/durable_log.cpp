@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <rocksdb/db.h>
+#include <rocksdb/memtablerep.h>
 #include <rocksdb/table.h>
 #include <rocksdb/write_batch.h>
 #include <sodium.h>
@@ -24,6 +25,7 @@
 #include "agreement/boot_record.hpp"
 #include "agreement/record_codec.hpp"
 #include "agreement/stored_values.hpp"
+#include "agreement/wal_file.hpp"
 #include "agreement/wal_tail.hpp"
 
 namespace zz::agreement {
@@ -62,16 +64,19 @@ class QuietLogger final : public rocksdb::Logger {
 
 rocksdb::Options rocks_options() {
   rocksdb::Options options;
+  options.env = wal_environment();
   options.wal_recovery_mode = rocksdb::WALRecoveryMode::kAbsoluteConsistency;  // wal_tail.hpp cut the torn end off
   options.track_and_verify_wals_in_manifest = true;
   options.paranoid_checks = true;
   options.compression = rocksdb::kNoCompression;
   options.write_buffer_size = kWriteBufferBytes;
   options.max_background_jobs = 2;
-  options.disable_auto_compactions = true;  // not before all was read and found right
-  options.max_bgerror_resume_count = 0;     // an error is for good
-  options.allow_fallocate = false;          // the file's length says how far it was written
+  options.disable_auto_compactions = true;                                   // not before all was read and found right
+  options.max_bgerror_resume_count = 0;                                      // an error is for good
+  options.memtable_factory = std::make_shared<rocksdb::VectorRepFactory>();  // nothing is read before the next start
+  options.allow_concurrent_memtable_write = false;
   options.info_log = std::make_shared<QuietLogger>();
+  options.bytes_per_sync = 1u << 20;  // a flush must not hold up the syncs of promises
   options.stats_dump_period_sec = 0;
   options.stats_persist_period_sec = 0;
   rocksdb::BlockBasedTableOptions table;
@@ -181,8 +186,8 @@ struct DurableLog::State {
 
 void DurableLog::State::put(const std::string& key, std::string_view value) {
   const Sum sum = sum_of(owner(), key, value);
-  const rocksdb::Slice parts[] = {rocksdb::Slice(value.data(), value.size()),
-                                  rocksdb::Slice(reinterpret_cast<const char*>(&sum), kSumBytes)};
+  const std::string tail = tail_of(sum);
+  const rocksdb::Slice parts[] = {rocksdb::Slice(value.data(), value.size()), rocksdb::Slice(tail)};
   const rocksdb::Slice key_part(key);
   batch.Put(rocksdb::SliceParts(&key_part, 1), rocksdb::SliceParts(parts, 2));
   if (key == kMetaKey) return;
@@ -328,17 +333,20 @@ std::optional<Trouble> DurableLog::State::load_meta() {
   const rocksdb::Status status = db->Get(rocksdb::ReadOptions(), kMetaKey, &stored);
   if (status.IsNotFound()) return Trouble{true, "it has no head record"};
   if (!status.ok()) return read_trouble(options.path, status);
-  // Whose it is comes first: that is the mistake of a person, and nothing is damaged.
-  if (stored.size() < kSumBytes || !meta.parse(std::string_view(stored).substr(0, stored.size() - kSumBytes))) {
+  // Its format and whose it is come first: those are mistakes of people, and nothing is damaged.
+  std::uint32_t format = 0;
+  if (stored.size() < sizeof format) return Trouble{true, "its head record does not decode"};
+  std::memcpy(&format, stored.data(), sizeof format);
+  if (format != kFormat) {
+    return Trouble{false,
+                   fmt::format("{}: the log has format {}, this program knows {}; start the program that wrote it",
+                               options.path, format, kFormat)};
+  }
+  if (stored.size() < kTailBytes || !meta.parse(std::string_view(stored).substr(0, stored.size() - kTailBytes))) {
     return Trouble{true, "its head record does not decode"};
   }
   if (!check({meta.cluster, meta.node}, kMetaKey, stored)) {
     return Trouble{true, "the checksum of its head record does not fit"};
-  }
-  if (meta.format != kFormat) {
-    return Trouble{false,
-                   fmt::format("{}: the log has format {}, this program knows {}; start the program that wrote it",
-                               options.path, meta.format, kFormat)};
   }
   if (meta.cluster != options.cluster || meta.node != options.node) {
     return Trouble{false, foreign_error(options.path, "log", meta.cluster, meta.node)};

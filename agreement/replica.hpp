@@ -44,7 +44,7 @@ struct ReplicaConfig {
   std::uint32_t client_sessions_max = 16;
   std::uint64_t client_bytes_max = 64u << 20;   // request bodies waiting, per client
   std::uint64_t requests_bytes_max = 1u << 30;  // request bodies waiting, of all clients
-  std::uint32_t pipeline_depth = 2;             // proposals in flight before a batch waits to fill up
+  std::uint32_t pipeline_depth = 2;             // proposals in flight before a batch waits to be full
   Micros clock_bound{2'000'000};
   Micros body_timeout{500'000};  // fetch missing bodies again from another node after this
   Micros view_timeout{500'000};  // base of the view timer (agreement/primary_watch.hpp)

@@ -76,8 +76,8 @@ Refusal Replica::State::pre_prepare(NodeId from, const PrePrepare& message) {
 
 // ---- the primary -----------------------------------------------------------------------------------------------
 
-// At once while the pipeline has room, so that nothing waits at low load; else only when full, so that batches grow
-// with the load.
+// At once when nothing is in flight, so that nothing waits at low load. Beside a batch in flight only one that is as
+// large, up to the pipeline's depth; beyond that only a full one: batches grow with the load.
 bool Replica::State::cut_due(Seq n) const {
   const bool requests_wait = requests.queued() > 0 && ahead(n) <= requests_ahead();
   const bool system_waits = system.due() && ahead(n) <= config.window;
@@ -86,7 +86,8 @@ bool Replica::State::cut_due(Seq n) const {
   // The last quarter of the window is for system operations, which may be just what the window waits for: one batch
   // after the other, so that each carries as many as there are.
   if (ahead(n) > requests_ahead()) return in_flight == 0;
-  if (in_flight < config.pipeline_depth) return true;
+  if (in_flight == 0) return true;
+  if (in_flight < config.pipeline_depth && (system_waits || requests.queued() >= last_cut)) return true;
   return requests_wait &&
          (requests.queued() >= config.batch_requests_max || requests.queued_bytes() >= config.batch_bytes_max);
 }
@@ -110,6 +111,7 @@ bool Replica::State::cut(Seq n) {
   // There, a host that makes one incarnation after the other gets two JOINs per slot.
   header->system = system.take(n, ahead(n) <= requests_ahead() ? n : log.low());
   if (header->references.empty() && header->system.empty()) return false;  // all that was queued has expired
+  last_cut = header->references.size();
   header->time = std::max(Micros{log.last_time(delivered_time).value + 1}, wall);
 
   Slot& slot = log.at(n, view);

@@ -180,6 +180,7 @@ struct Replica::State {
     Micros dear_since;
   };
   std::array<PeerState, kNodesMax> peers{};
+  std::size_t last_cut = 0;  // requests of the batch proposed last
   std::optional<Micros> queries_repeated_at;
   std::optional<Micros> progress_said_at;
   std::optional<Micros> waiting_seen_at;

@@ -12,7 +12,6 @@
 #include <string_view>
 
 #include "base/ids.hpp"
-#include "crypto/digest.hpp"
 #include "crypto/sign.hpp"
 
 namespace zz::agreement::stored {
@@ -39,31 +38,8 @@ struct Key {
   Digest digest;
 };
 
-inline std::string to_bytes(const Key& key) {
-  std::string out;
-  out.reserve(kKeyBytes);
-  const auto put = [&out](std::uint64_t value, int bytes) {
-    for (int i = bytes - 1; i >= 0; --i) out.push_back(static_cast<char>(value >> (8 * i)));
-  };
-  put(1, 1);
-  put(key.service.value, 2);
-  put(static_cast<std::uint64_t>(key.kind), 1);
-  put(key.n.value, 8);
-  out.append(reinterpret_cast<const char*>(key.digest.bytes.data()), key.digest.bytes.size());
-  return out;
-}
-
-inline std::optional<Key> parse_key(std::string_view bytes) {
-  if (bytes.size() != kKeyBytes || bytes[0] != 1) return std::nullopt;
-  const auto get = [&bytes](std::size_t at, std::size_t count) {
-    std::uint64_t value = 0;
-    for (std::size_t i = 0; i < count; ++i) value = value << 8 | static_cast<std::uint8_t>(bytes[at + i]);
-    return value;
-  };
-  Key key{ServiceId{static_cast<std::uint16_t>(get(1, 2))}, static_cast<Kind>(bytes[3]), Seq{get(4, 8)}, {}};
-  std::memcpy(key.digest.bytes.data(), bytes.data() + 12, key.digest.bytes.size());
-  return key;
-}
+std::string to_bytes(const Key& key);
+std::optional<Key> parse_key(std::string_view bytes);
 
 // A sum of checksums: the order of adding does not matter, and what was added can be taken away.
 struct Sum {
@@ -73,7 +49,10 @@ struct Sum {
   void take(const Sum& other) { low -= other.low, high -= other.high; }
   bool operator==(const Sum&) const = default;
 };
-inline constexpr std::size_t kSumBytes = sizeof(Sum);
+
+// After every value: its checksum and a mark that is not zero, so that zeros after a record were never written.
+inline constexpr char kEndMark = '\x7a';
+inline constexpr std::size_t kTailBytes = sizeof(Sum) + 1;
 
 // Whose value: a file of another node does not fit.
 struct Owner {
@@ -81,27 +60,16 @@ struct Owner {
   NodeId node;
 };
 
-inline Sum sum_of(const Owner& owner, std::string_view key, std::string_view value) {
-  crypto::DigestWriter writer("zz log value");
-  writer.bytes(owner.cluster.bytes).id(owner.node).bytes(as_bytes(key)).bytes(as_bytes(value));
-  const Digest digest = writer.finish();
-  Sum sum;
-  std::memcpy(&sum, digest.bytes.data(), kSumBytes);
-  return sum;
-}
+Sum sum_of(const Owner& owner, std::string_view key, std::string_view value);
 
-// What is stored without its checksum, and that; nothing when they do not fit.
+std::string tail_of(const Sum& sum);
+
+// What is stored without its tail, and its checksum; nothing when they do not fit.
 struct Checked {
   std::string_view value;
   Sum sum;
 };
-inline std::optional<Checked> check(const Owner& owner, std::string_view key, std::string_view stored) {
-  if (stored.size() < kSumBytes) return std::nullopt;
-  const std::string_view value = stored.substr(0, stored.size() - kSumBytes);
-  const Sum sum = sum_of(owner, key, value);
-  if (std::memcmp(&sum, stored.data() + value.size(), kSumBytes) != 0) return std::nullopt;
-  return Checked{value, sum};
-}
+std::optional<Checked> check(const Owner& owner, std::string_view key, std::string_view stored);
 
 static_assert(std::endian::native == std::endian::little, "packed() writes values as they lie in memory");
 template <class... Parts>
@@ -120,7 +88,7 @@ bool unpack(std::string_view bytes, Parts&... parts) {
   return true;
 }
 
-inline constexpr std::uint32_t kFormat = 1;
+inline constexpr std::uint32_t kFormat = 2;
 
 // The one record that every group rewrites.
 struct Meta {
