@@ -518,7 +518,7 @@ std::vector<std::size_t> sizes_of(const std::vector<PrePrepare>& proposals) {
   return out;
 }
 
-TEST(Batching, ABatchIsCutAtOnceWhileThePipelineHasRoomElseWhenFull) {
+TEST(Batching, ABatchIsCutAtOnceWhenAloneElseAsLargeAsTheLastElseWhenFull) {
   ReplicaConfig config;
   config.batch_requests_max = 4;
   config.pipeline_depth = 2;
@@ -534,12 +534,17 @@ TEST(Batching, ABatchIsCutAtOnceWhileThePipelineHasRoomElseWhenFull) {
   EXPECT_THAT(submit(1), ElementsAre(1, 2, 4));
   EXPECT_THAT(submit(3), ElementsAre(1, 2, 4));
   const auto proposals = primary.said<PrePrepare>();
-  for (const PrePrepare& p : proposals) {  // two of three delivered: room again
-    if (p.header->n > Seq{2}) break;
+  const auto deliver = [&](const PrePrepare& p) {
     for (const std::size_t from : {1, 2}) primary.prepare(from, p);
     for (const std::size_t from : {1, 2}) primary.commit(from, p);
-  }
-  EXPECT_THAT(sizes_of(primary.said<PrePrepare>()), ElementsAre(1, 2, 4, 3));
+    return sizes_of(primary.said<PrePrepare>());
+  };
+  EXPECT_THAT(deliver(proposals[0]), ElementsAre(1, 2, 4));
+  EXPECT_THAT(deliver(proposals[1]), ElementsAre(1, 2, 4)) << "three wait, and four are in flight";
+  EXPECT_THAT(submit(1), ElementsAre(1, 2, 4, 4));
+  EXPECT_THAT(submit(1), ElementsAre(1, 2, 4, 4));
+  EXPECT_THAT(deliver(proposals[2]), ElementsAre(1, 2, 4, 4));
+  EXPECT_THAT(deliver(primary.said<PrePrepare>()[3]), ElementsAre(1, 2, 4, 4, 1));
 }
 
 TEST(Batching, ABatchIsBoundedInBytesAndALargerRequestGoesAlone) {
