@@ -6,13 +6,13 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <string>
-#include <string_view>
 #include <utility>
-#include <vector>
 
 namespace zz::agreement {
 namespace {
@@ -22,9 +22,11 @@ using rocksdb::IOOptions;
 using rocksdb::IOStatus;
 using rocksdb::Slice;
 
+constexpr std::size_t kBlockBytes = 4'096;      // what direct writes are aligned to
+constexpr std::size_t kBufferBytes = 1u << 20;  // of one write
 // Ahead by as much as there is, within these.
 constexpr std::uint64_t kAheadBytesMin = 64u << 10;
-constexpr std::uint64_t kAheadBytesMax = 2u << 20;
+constexpr std::uint64_t kAheadBytesMax = kBufferBytes;
 
 IOStatus failed(const std::string& what, const std::string& path) {
   const std::string text = what + " " + path;
@@ -32,34 +34,52 @@ IOStatus failed(const std::string& what, const std::string& path) {
                          : IOStatus::IOError(text, std::strerror(errno));
 }
 
-class WalFile final : public rocksdb::FSWritableFile {
+struct Free {
+  void operator()(char* bytes) const { std::free(bytes); }
+};
+using Buffer = std::unique_ptr<char, Free>;
+
+Buffer zeroed_buffer() {
+  Buffer buffer(static_cast<char*>(std::aligned_alloc(kBlockBytes, kBufferBytes)));
+  if (buffer) std::memset(buffer.get(), 0, kBufferBytes);
+  return buffer;
+}
+
+// Direct: whole blocks from a buffer of ours, the last one filled up with zeros and written again by the next append,
+// as the page cache would.
+class DirectWal final : public rocksdb::FSWritableFile {
  public:
-  WalFile(int fd, std::string path) : fd_(fd), path_(std::move(path)) {}
-  WalFile(const WalFile&) = delete;
-  WalFile& operator=(const WalFile&) = delete;
-  ~WalFile() override {
-    if (fd_ >= 0) ::close(fd_);  // not closed: RocksDB went down with an error, the next start cuts the zeros off
+  DirectWal(int fd, std::string path, Buffer buffer) : fd_(fd), path_(std::move(path)), buffer_(std::move(buffer)) {}
+  DirectWal(const DirectWal&) = delete;
+  DirectWal& operator=(const DirectWal&) = delete;
+  ~DirectWal() override {
+    if (fd_ >= 0) ::close(fd_);  // not closed: RocksDB gave up after an error; the next start cuts the zeros off
   }
 
-  IOStatus Append(const Slice& data, const IOOptions&, IODebugContext*) override {
-    if (written_ + data.size() > end_) {
-      // No space for zeros does not mean no space for this.
-      put(zeros().substr(0, std::clamp(end_, kAheadBytesMin, kAheadBytesMax)), end_);
-    }
-    if (!put({data.data(), data.size()}, written_)) return failed("While appending to", path_);
-    written_ += data.size();
-    return IOStatus::OK();
-  }
   using FSWritableFile::Append;
-
-  IOStatus Truncate(std::uint64_t size, const IOOptions&, IODebugContext*) override {
-    if (::ftruncate(fd_, static_cast<off_t>(size)) != 0) return failed("While truncating", path_);
-    written_ = end_ = size;
+  IOStatus Append(const Slice& data, const IOOptions&, IODebugContext*) override {
+    for (std::size_t taken = 0; taken < data.size();) {
+      const std::size_t tail = written_ % kBlockBytes;  // of the last block, at the buffer's begin
+      const std::size_t size = std::min(data.size() - taken, kBufferBytes - tail);
+      const std::size_t whole = (tail + size + kBlockBytes - 1) / kBlockBytes * kBlockBytes;
+      std::memcpy(buffer_.get() + tail, data.data() + taken, size);
+      std::memset(buffer_.get() + tail + size, 0, whole - tail - size);
+      grow(written_ - tail + whole);
+      if (!put(buffer_.get(), whole, written_ - tail)) return failed("While appending to", path_);
+      taken += size;
+      written_ += size;
+      std::memmove(buffer_.get(), buffer_.get() + (tail + size) / kBlockBytes * kBlockBytes, written_ % kBlockBytes);
+    }
     return IOStatus::OK();
   }
-  IOStatus Close(const IOOptions& options, IODebugContext* context) override {
-    IOStatus status = Truncate(written_, options, context);
-    if (::close(std::exchange(fd_, -1)) != 0 && status.ok()) status = failed("While closing", path_);
+
+  IOStatus Truncate(std::uint64_t, const IOOptions&, IODebugContext*) override {
+    return IOStatus::NotSupported("a write-ahead log only grows", path_);
+  }
+  IOStatus Close(const IOOptions&, IODebugContext*) override {
+    const bool cut = ::ftruncate(fd_, static_cast<off_t>(written_)) == 0;
+    const IOStatus status = cut ? IOStatus::OK() : failed("While truncating", path_);
+    if (::close(std::exchange(fd_, -1)) != 0 && cut) return failed("While closing", path_);
     return status;
   }
   IOStatus Flush(const IOOptions&, IODebugContext*) override { return IOStatus::OK(); }
@@ -73,18 +93,26 @@ class WalFile final : public rocksdb::FSWritableFile {
   std::uint64_t GetFileSize(const IOOptions&, IODebugContext*) override { return written_; }
 
  private:
-  static std::string_view zeros() {
-    static const std::vector<char> kZeros(kAheadBytesMax);
-    return {kZeros.data(), kZeros.size()};
+  // Zeros ahead of `end`. No space for them does not mean no space for what comes.
+  void grow(std::uint64_t end) {
+    static const Buffer kZeros = zeroed_buffer();
+    while (end > end_ && kZeros && put(kZeros.get(), std::clamp(end_, kAheadBytesMin, kAheadBytesMax), end_)) {
+    }
   }
 
-  bool put(std::string_view bytes, std::uint64_t at) {
-    while (!bytes.empty()) {
-      const ssize_t done = ::pwrite(fd_, bytes.data(), bytes.size(), static_cast<off_t>(at));
+  bool put(const char* bytes, std::size_t size, std::uint64_t at) {
+    while (size > 0) {
+      const ssize_t done = ::pwrite(fd_, bytes, size, static_cast<off_t>(at));
       if (done < 0 && errno == EINTR) continue;
       if (done < 0) return false;
-      at += static_cast<std::uint64_t>(done);
-      bytes.remove_prefix(static_cast<std::size_t>(done));
+      const std::size_t blocks = static_cast<std::size_t>(done) / kBlockBytes * kBlockBytes;
+      if (blocks == 0) {
+        errno = EFBIG;  // disks fill up block by block; only a limit on the size of files cuts one
+        return false;
+      }
+      bytes += blocks;
+      size -= blocks;
+      at += blocks;
       end_ = std::max(end_, at);
     }
     return true;
@@ -92,6 +120,7 @@ class WalFile final : public rocksdb::FSWritableFile {
 
   int fd_;
   std::string path_;
+  Buffer buffer_;
   std::uint64_t written_ = 0;
   std::uint64_t end_ = 0;  // zeros from written_ to here
 };
@@ -103,10 +132,15 @@ class WalFiles final : public rocksdb::FileSystemWrapper {
 
   IOStatus NewWritableFile(const std::string& path, const rocksdb::FileOptions& options,
                            std::unique_ptr<rocksdb::FSWritableFile>* out, IODebugContext* context) override {
-    if (!path.ends_with(".log")) return FileSystemWrapper::NewWritableFile(path, options, out, context);
-    const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-    if (fd < 0) return failed("While opening", path);
-    *out = std::make_unique<WalFile>(fd, path);
+    const bool wal = path.ends_with(".log");
+    const int fd = wal ? ::open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_DIRECT, 0644) : -1;
+    Buffer buffer = fd >= 0 ? zeroed_buffer() : nullptr;
+    // Some file systems, such as tmpfs, know no direct writes; RocksDB's own file names every other trouble.
+    if (!buffer) {
+      if (fd >= 0) ::close(fd);
+      return FileSystemWrapper::NewWritableFile(path, options, out, context);
+    }
+    *out = std::make_unique<DirectWal>(fd, path, std::move(buffer));
     return IOStatus::OK();
   }
 };

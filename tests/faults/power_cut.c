@@ -200,6 +200,7 @@ static int opened(int fd, int flags) {
     errno = error;
     return fd;
   }
+  if (flags & O_DIRECT) fcntl(fd, F_SETFL, flags & ~O_DIRECT);  // what is held is not aligned
   pthread_mutex_lock(&lock);
   sweep();
   struct file* file = files;
