@@ -3,8 +3,6 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <rocksdb/db.h>
-#include <rocksdb/memtablerep.h>
-#include <rocksdb/table.h>
 #include <rocksdb/write_batch.h>
 #include <sodium.h>
 #include <spdlog/spdlog.h>
@@ -23,9 +21,9 @@
 #include <utility>
 
 #include "agreement/boot_record.hpp"
+#include "agreement/log_options.hpp"
 #include "agreement/record_codec.hpp"
 #include "agreement/stored_values.hpp"
-#include "agreement/wal_file.hpp"
 #include "agreement/wal_tail.hpp"
 
 namespace zz::agreement {
@@ -34,8 +32,6 @@ namespace {
 namespace fs = std::filesystem;
 using namespace stored;
 
-constexpr std::size_t kWriteBufferBytes = 32u << 20;
-constexpr std::size_t kBlockCacheBytes = 1u << 20;  // the log is read once, in order
 // The boot record follows the promises at this pace: what a rolled back log may lack and still look whole.
 constexpr std::uint64_t kBootEveryPromises = 1'024;
 constexpr std::chrono::seconds kBootEvery{1};
@@ -49,41 +45,6 @@ CodecLimits any_limits() {
 }
 
 // ---- RocksDB
-
-// RocksDB's warnings go to our log; the rest of its chatter nowhere.
-class QuietLogger final : public rocksdb::Logger {
- public:
-  QuietLogger() : Logger(rocksdb::InfoLogLevel::WARN_LEVEL) {}
-  using Logger::Logv;
-  void Logv(const char* format, va_list arguments) override {
-    std::array<char, 512> line{};
-    std::vsnprintf(line.data(), line.size(), format, arguments);
-    spdlog::warn("log: {}", line.data());
-  }
-};
-
-rocksdb::Options rocks_options() {
-  rocksdb::Options options;
-  options.env = wal_environment();
-  options.wal_recovery_mode = rocksdb::WALRecoveryMode::kAbsoluteConsistency;  // wal_tail.hpp cut the torn end off
-  options.track_and_verify_wals_in_manifest = true;
-  options.paranoid_checks = true;
-  options.compression = rocksdb::kNoCompression;
-  options.write_buffer_size = kWriteBufferBytes;
-  options.max_background_jobs = 2;
-  options.disable_auto_compactions = true;                                   // not before all was read and found right
-  options.max_bgerror_resume_count = 0;                                      // an error is for good
-  options.memtable_factory = std::make_shared<rocksdb::VectorRepFactory>();  // nothing is read before the next start
-  options.allow_concurrent_memtable_write = false;
-  options.info_log = std::make_shared<QuietLogger>();
-  options.bytes_per_sync = 1u << 20;  // a flush must not hold up the syncs of promises
-  options.stats_dump_period_sec = 0;
-  options.stats_persist_period_sec = 0;
-  rocksdb::BlockBasedTableOptions table;
-  table.block_cache = rocksdb::NewLRUCache(kBlockCacheBytes);
-  options.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
-  return options;
-}
 
 std::string way_out(const rocksdb::Status& status) {
   if (status.IsNoSpace() || status.ToString().find("No space") != std::string::npos) {
@@ -304,7 +265,7 @@ Result<void> DurableLog::State::start_boot(std::uint64_t boot) {
 }
 
 Result<void> DurableLog::State::create(const BootRecord& last, bool learners) {
-  rocksdb::Options options_for_new = rocks_options();
+  rocksdb::Options options_for_new = log_options();
   options_for_new.create_if_missing = true;
   options_for_new.error_if_exists = true;
   options_for_new.disable_auto_compactions = false;
@@ -430,7 +391,7 @@ std::optional<Trouble> DurableLog::State::load(std::vector<Recovered>& out) {
   if (const WalVerdict tail = trim_wal(log_path()); !tail.damage.empty())
     return Trouble{!tail.environment, tail.damage};
   rocksdb::DB* opened = nullptr;
-  const rocksdb::Status status = rocksdb::DB::Open(rocks_options(), log_path(), &opened);
+  const rocksdb::Status status = rocksdb::DB::Open(log_options(), log_path(), &opened);
   if (!status.ok()) return read_trouble(options.path, status);
   db.reset(opened);
   if (auto trouble = load_meta()) return trouble;
