@@ -56,6 +56,10 @@ void Authority::sign(NewView& message) {
   message.signature = sign(new_view_fields(cluster_.id, message));
 }
 
+crypto::Signature Authority::sign_complaint(View view) {
+  return sign(complaint_fields(cluster_.id, service_, self_, view));
+}
+
 Refusal Authority::check(const Checkpoint& message) {
   if (const Refusal form = form_of(message.service, message.signer); form != Refusal::kNone) return form;
   if (message.state.n == Seq{}) return Refusal::kMalformed;
@@ -70,7 +74,18 @@ Refusal Authority::check(const StableCertificate& certificate) {
 
 Refusal Authority::check(const ViewChange& message) {
   if (const Refusal form = form_of(message); form != Refusal::kNone) return form;
-  return genuine(message) ? Refusal::kNone : Refusal::kBadSignature;
+  if (!genuine(message)) return Refusal::kBadSignature;
+  for (const StableCertificate::Part& part : message.complaints) {
+    const Refusal refusal = check_complaint(part.signer, View{message.view.value - 1}, part.signature);
+    if (refusal != Refusal::kNone) return refusal;
+  }
+  return Refusal::kNone;
+}
+
+Refusal Authority::check_complaint(NodeId signer, View view, const crypto::Signature& signature) {
+  if (const Refusal form = form_of(service_, signer); form != Refusal::kNone) return form;
+  const Bytes fields = complaint_fields(cluster_.id, service_, signer, view);
+  return verified(signer, fields, signature) ? Refusal::kNone : Refusal::kBadSignature;
 }
 
 Refusal Authority::check(const NewView& message) {
@@ -95,12 +110,16 @@ Refusal Authority::form_of(ServiceId service, NodeId signer) const {
 
 Refusal Authority::form_of(const StableCertificate& certificate) const {
   if (certificate.service != service_) return Refusal::kUnknownService;
-  const auto& parts = certificate.parts;
-  if (certificate.state.n == Seq{} || parts.size() < 2 * cluster_.f + 1 || parts.size() > cluster_.n() ||
-      !strictly_ascending(parts, [](const auto& part) { return part.signer; })) {
+  if (certificate.state.n == Seq{}) return Refusal::kMalformed;
+  return form_of(certificate.parts);
+}
+
+Refusal Authority::form_of(const std::vector<StableCertificate::Part>& quorum) const {
+  if (quorum.size() < 2 * cluster_.f + 1 || quorum.size() > cluster_.n() ||
+      !strictly_ascending(quorum, [](const auto& part) { return part.signer; })) {
     return Refusal::kMalformed;
   }
-  return parts.back().signer.value < cluster_.n() ? Refusal::kNone : Refusal::kUnknownPeer;
+  return quorum.back().signer.value < cluster_.n() ? Refusal::kNone : Refusal::kUnknownPeer;
 }
 
 Refusal Authority::form_of(const ViewChange& message) const {
@@ -109,6 +128,9 @@ Refusal Authority::form_of(const ViewChange& message) const {
   if (message.prepared.size() > kClaimsMax || message.pre_prepared.size() > kClaimsMax) return Refusal::kOversize;
   if (message.stable) {
     if (const Refusal form = form_of(*message.stable); form != Refusal::kNone) return form;
+  }
+  if (!message.complaints.empty()) {
+    if (const Refusal form = form_of(message.complaints); form != Refusal::kNone) return form;
   }
   if (!strictly_ascending(message.prepared, [](const Claim& c) { return c.n; }) ||
       !strictly_ascending(message.pre_prepared, [](const Claim& c) { return std::tie(c.n, c.digest); })) {

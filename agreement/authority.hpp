@@ -10,9 +10,10 @@
 // services, bounds and order of lists, numbers inside (h, h + window], claims' views below the message's, certificates,
 // signatures.
 //
-// Signature checks of one message: at most one for a CHECKPOINT, 3f+1 for a certificate, one more for a VIEW-CHANGE,
-// and for a NEW-VIEW one and those of its 3f+1 VIEW-CHANGEs. The first bad signature ends it, and a message's own comes
-// first: what is inside costs nothing until its sender has signed for it.
+// Signature checks of one message: at most one for a CHECKPOINT or a complaint, 3f+1 for a certificate, one more for a
+// VIEW-CHANGE and 3f+1 for its complaints, and for a NEW-VIEW one and those of its 3f+1 VIEW-CHANGEs, whose complaints
+// matter no more. The first bad signature ends it, and a message's own comes first: what is inside costs nothing until
+// its sender has signed for it.
 
 #include <cstdint>
 #include <deque>
@@ -35,17 +36,19 @@ class Authority {
   void sign(Checkpoint& message);
   void sign(ViewChange& message);
   void sign(NewView& message);
+  [[nodiscard]] crypto::Signature sign_complaint(View view);
 
   // kUnknownService, kUnknownPeer, kMalformed, kOversize, kOutOfWindow or kBadSignature; cheap checks first.
   [[nodiscard]] Refusal check(const Checkpoint& message);
   // 2f+1 to 3f+1 parts, ascending signers, all signatures good.
   [[nodiscard]] Refusal check(const StableCertificate& certificate);
   // View above 0; P ascending and one per n; Q ascending by (n, digest); no digest zero, which would read as null;
-  // views below the message's; the certificate.
+  // views below the message's; the certificate; complaints none, or of 2f+1 to 3f+1 ascending signers.
   [[nodiscard]] Refusal check(const ViewChange& message);
   // Signer is the view's primary (kNotPrimary otherwise); every proof a valid VIEW-CHANGE for this view, ascending
   // signers; start and choice are what choose() makes of the proof (kConflict otherwise).
   [[nodiscard]] Refusal check(const NewView& message);
+  [[nodiscard]] Refusal check_complaint(NodeId signer, View view, const crypto::Signature& signature);
 
   [[nodiscard]] const crypto::ClusterFile& cluster() const { return cluster_; }
   [[nodiscard]] NodeId primary_of(View view) const;  // (service + view) mod n
@@ -55,6 +58,7 @@ class Authority {
  private:
   [[nodiscard]] Refusal form_of(ServiceId service, NodeId signer) const;
   [[nodiscard]] Refusal form_of(const StableCertificate& certificate) const;
+  [[nodiscard]] Refusal form_of(const std::vector<StableCertificate::Part>& quorum) const;
   [[nodiscard]] Refusal form_of(const ViewChange& message) const;
   [[nodiscard]] Refusal form_of(const NewView& message) const;
   // All signatures are good. Require good form.

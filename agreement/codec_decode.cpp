@@ -130,17 +130,21 @@ bool Decoder::claims(capnp::Data::Reader in, std::vector<Claim>& out) {
   return true;
 }
 
+bool Decoder::parts(capnp::List<wire::StableCertificate::Part>::Reader in, std::vector<StableCertificate::Part>& out) {
+  if (!within(in.size(), kNodesMax)) return false;
+  out.reserve(in.size());
+  for (const auto from : in) {
+    StableCertificate::Part& part = out.emplace_back();
+    if (!signer(from.getSigner(), part.signer) || !fixed(from.getSignature(), part.signature.bytes)) return false;
+  }
+  return true;
+}
+
 bool Decoder::certificate(wire::StableCertificate::Reader in, CertificatePtr& out) {
   auto made = std::make_shared<StableCertificate>();
   made->service = service_;
   if (!require(in.hasState()) || !get(in.getState(), made->state)) return false;
-  const auto parts = in.getParts();
-  if (!within(parts.size(), kNodesMax)) return false;
-  made->parts.reserve(parts.size());
-  for (const auto from : parts) {
-    StableCertificate::Part& part = made->parts.emplace_back();
-    if (!signer(from.getSigner(), part.signer) || !fixed(from.getSignature(), part.signature.bytes)) return false;
-  }
+  if (!parts(in.getParts(), made->parts)) return false;
   out = std::move(made);
   return true;
 }
@@ -225,6 +229,7 @@ bool Decoder::get(wire::ViewChange::Reader in, ViewChangePtr& out) {
   if (!signer(in.getSigner(), made->signer) || !fixed(in.getSignature(), made->signature.bytes)) return false;
   if (in.hasStable() && !certificate(in.getStable(), made->stable)) return false;
   if (!claims(in.getPrepared(), made->prepared) || !claims(in.getPrePrepared(), made->pre_prepared)) return false;
+  if (!parts(in.getComplaints(), made->complaints)) return false;
   out = std::move(made);
   return true;
 }
@@ -254,7 +259,7 @@ bool Decoder::get(wire::Progress::Reader in, Progress& out) {
   out.complains = in.getComplains();
   out.settled.value = in.getSettled();
   out.closed.value = in.getClosed();
-  return true;
+  return out.complains ? fixed(in.getComplaint(), out.complaint.bytes) : require(in.getComplaint().size() == 0);
 }
 
 bool Decoder::get(wire::Closings::Reader in, Closings& out) {

@@ -44,13 +44,15 @@ std::size_t batch_words(const BatchHeader& header, const std::vector<RequestPtr>
   return kStructWords<wire::Batch> + words(header) + list_words<wire::Batch::Body>(requests.size()) +
          payload_words(requests, [](const RequestPtr& r) -> const SharedBytes& { return r->op; });
 }
+std::size_t words(const std::vector<StableCertificate::Part>& parts) {
+  return list_words<wire::StableCertificate::Part>(parts.size()) + parts.size() * kSignatureWords;
+}
 std::size_t words(const StableCertificate& m) {
-  return kStructWords<wire::StableCertificate> + kStructWords<wire::CheckpointState> +
-         list_words<wire::StableCertificate::Part>(m.parts.size()) + m.parts.size() * kSignatureWords;
+  return kStructWords<wire::StableCertificate> + kStructWords<wire::CheckpointState> + words(m.parts);
 }
 std::size_t words(const ViewChange& m) {
   return kStructWords<wire::ViewChange> + (m.stable ? words(*m.stable) : 0) +
-         (m.prepared.size() + m.pre_prepared.size()) * kClaimWords + kSignatureWords;
+         (m.prepared.size() + m.pre_prepared.size()) * kClaimWords + kSignatureWords + words(m.complaints);
 }
 std::size_t words(const NewView& m) {
   std::size_t sum = kStructWords<wire::NewView> + m.chosen.size() * kDigestWords + kSignatureWords;
@@ -125,7 +127,7 @@ struct Sizer {
   }
   std::size_t operator()(const ViewChangePtr& m) { return words(*m); }
   std::size_t operator()(const NewViewPtr& m) { return words(*m); }
-  std::size_t operator()(const Progress&) { return kStructWords<wire::Progress>; }
+  std::size_t operator()(const Progress&) { return kStructWords<wire::Progress> + kSignatureWords; }
   std::size_t operator()(const Closings& m) { return kStructWords<wire::Closings> + m.digests.size() * kDigestWords; }
   std::size_t operator()(const VouchQuery& m) {
     return kStructWords<wire::VouchQuery> + references_words(m.references);
@@ -262,15 +264,18 @@ void put(wire::Batch::Builder out, const BatchHeader& header, const std::vector<
   }
 }
 
+void put(capnp::List<wire::StableCertificate::Part>::Builder out, const std::vector<StableCertificate::Part>& parts) {
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    auto part = out[narrow(i)];
+    part.setSigner(parts[i].signer.value);
+    part.setSignature(data_of(parts[i].signature.bytes));
+  }
+}
+
 void put(wire::StableCertificate::Builder out, const StableCertificate& certificate, ServiceId service) {
   ZZ_ASSERT(certificate.service == service);
   put(out.initState(), certificate.state);
-  auto parts = out.initParts(narrow(certificate.parts.size()));
-  for (std::size_t i = 0; i < certificate.parts.size(); ++i) {
-    auto part = parts[narrow(i)];
-    part.setSigner(certificate.parts[i].signer.value);
-    part.setSignature(data_of(certificate.parts[i].signature.bytes));
-  }
+  put(out.initParts(narrow(certificate.parts.size())), certificate.parts);
 }
 
 void put(wire::ViewChange::Builder out, const ViewChange& message, ServiceId service) {
@@ -281,6 +286,7 @@ void put(wire::ViewChange::Builder out, const ViewChange& message, ServiceId ser
   put(out.initPrepared(narrow(message.prepared.size() * kClaimWords * 8)), message.prepared);
   put(out.initPrePrepared(narrow(message.pre_prepared.size() * kClaimWords * 8)), message.pre_prepared);
   out.setSignature(data_of(message.signature.bytes));
+  put(out.initComplaints(narrow(message.complaints.size())), message.complaints);
 }
 
 void put(wire::NewView::Builder out, const NewView& message, ServiceId service) {
@@ -453,6 +459,7 @@ struct Writer {
     to.setComplains(m.complains);
     to.setSettled(m.settled.value);
     to.setClosed(m.closed.value);
+    if (m.complains) to.setComplaint(data_of(m.complaint.bytes));
   }
   void operator()(const Closings& m) {
     auto to = out.initClosings();

@@ -121,6 +121,7 @@ class Decoder {
   bool signer(std::uint16_t in, NodeId& out);
   bool claims(capnp::Data::Reader in, std::vector<Claim>& out);
   bool certificate(wire::StableCertificate::Reader in, CertificatePtr& out);
+  bool parts(capnp::List<wire::StableCertificate::Part>::Reader in, std::vector<StableCertificate::Part>& out);
   bool slots(capnp::List<std::uint16_t>::Reader in, std::vector<SlotId>& out);
   bool incarnations(capnp::List<std::uint64_t>::Reader in, std::vector<Incarnation>& out);
   bool references(capnp::List<wire::Reference>::Reader in, std::vector<Reference>& out);

@@ -225,6 +225,7 @@ struct ViewChange {
   prepared @3 :Data;             # claims, at most 1,024 of them
   prePrepared @4 :Data;          # claims, at most 1,024 of them
   signature @5 :Data;            # Ed25519, 64 bytes
+  complaints @6 :List(StableCertificate.Part);  # of view - 1; at most 16, not covered by the signature
 }
 
 struct NewView {
@@ -246,6 +247,7 @@ struct Progress {
   complains @4 :Bool;  # it would leave the view if 2f others would
   settled @5 :UInt64;  # up to here nothing is to be voted on any more in this view
   closed @6 :UInt64;   # every batch up to here is closed, or presumed so
+  complaint @7 :Data;  # Ed25519, 64 bytes; empty unless it complains
 }
 
 struct Closings {

@@ -124,6 +124,12 @@ Bytes view_change_fields(const crypto::ClusterId& cluster, const ViewChange& v) 
   return copy_of(out);
 }
 
+Bytes complaint_fields(const crypto::ClusterId& cluster, ServiceId service, NodeId signer, View view) {
+  SignedFields out(cluster, "COMPLAINT");
+  out.id(signer).id(service).id(view);
+  return copy_of(out);
+}
+
 Bytes new_view_fields(const crypto::ClusterId& cluster, const NewView& v) {
   SignedFields out(cluster, "NEW-VIEW");
   out.id(v.signer).id(v.service).id(v.view).id(v.start).u64(v.proof.size());

@@ -222,9 +222,14 @@ struct ViewChange {
   std::vector<Claim> prepared;      // P: ascending n, one per n, newest view
   std::vector<Claim> pre_prepared;  // Q: ascending (n, digest), newest view per digest
   crypto::Signature signature;
+  // Why the signer left: 2f+1 to 3f+1 nodes, ascending, complained of view - 1. Empty: f+1 nodes wanted the view and
+  // showed none. The signature does not cover them: each is signed by itself.
+  std::vector<StableCertificate::Part> complaints;
 };
 using ViewChangePtr = std::shared_ptr<const ViewChange>;
 Bytes view_change_fields(const crypto::ClusterId& cluster, const ViewChange& v);
+// "I would leave this view." What PROGRESS and VIEW-CHANGE carry signatures of.
+Bytes complaint_fields(const crypto::ClusterId& cluster, ServiceId service, NodeId signer, View view);
 
 // The new primary to every node. Signed by `signer`.
 struct NewView {
@@ -245,9 +250,10 @@ struct Progress {
   bool changing = false;  // it waits for that view's NEW-VIEW
   Seq delivered;
   Seq stable;
-  bool complains = false;  // it would leave `view` if 2f others would
-  Seq settled;             // up to here nothing is to be voted on any more in this view; at most delivered
-  Seq closed{};            // every batch up to here is closed, or presumed so; ServiceInstance fills it in
+  bool complains = false;         // it would leave `view` if 2f others would
+  Seq settled;                    // up to here nothing is to be voted on any more in this view; at most delivered
+  Seq closed{};                   // every batch up to here is closed, or presumed so; ServiceInstance fills it in
+  crypto::Signature complaint{};  // the sender's for complaint_fields of `view`; zero unless it complains
 };
 // Node to a node that does not get on with closing: how first_n, first_n+1, ... are closed here.
 inline constexpr std::size_t kClosingsMax = 256;

@@ -13,7 +13,9 @@ namespace zz::agreement {
 
 void Replica::State::say_progress(std::optional<NodeId> to) {
   if (!to) progress_said_at = now;
-  send(to, Progress{view, changing, delivered, stable_n(newest_stable), complains, settled()});
+  Progress message{view, changing, delivered, stable_n(newest_stable), complains, settled()};
+  if (complains) message.complaint = authority.sign_complaint(view);
+  send(to, message);
 }
 
 // A batch that is delivered may be voted on once more in a new view, for those who have not delivered it.
@@ -29,7 +31,17 @@ Seq Replica::State::settled() {
 Refusal Replica::State::progress(NodeId from, const Progress& message) {
   if (const Refusal refusal = check_sender(from); refusal != Refusal::kNone) return refusal;
   PeerState& peer = peers[from.value];
-  const bool stuck = peer.heard && peer.progress.settled == message.settled && peer.progress.view == message.view;
+  // A complaint counts only while it is signed: it may have to convince others.
+  const bool known = peer.heard && peer.progress.complains && peer.progress.view == message.view &&
+                     peer.progress.complaint == message.complaint;
+  if (message.complains && message.view >= view && !known) {
+    if (const Refusal refusal = spend_check(from); refusal != Refusal::kNone) return refusal;
+    const Refusal refusal = authority.check_complaint(from, message.view, message.complaint);
+    if (refusal != Refusal::kNone) return refusal;
+  }
+  // In a view that this node has left it may go on and never be stuck.
+  const bool stuck = message.view < view ||
+                     (peer.heard && peer.progress.settled == message.settled && peer.progress.view == message.view);
   const bool fresh = std::exchange(peer.fresh, false);
   // It had to refuse what was said of batches beyond its window.
   const bool opened = peer.heard && message.stable > peer.progress.stable &&

@@ -93,7 +93,8 @@ struct Replica::State {
   bool take_proposal(const HeaderPtr& header, const Digest& digest);
 
   // replica_view.cpp
-  void start_change(View wanted);
+  using Complaints = std::vector<StableCertificate::Part>;  // of one view
+  void start_change(View wanted, Complaints complaints);
   void leave_view();
   void stash_slots();
   void doubt_held_clients();

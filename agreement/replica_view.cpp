@@ -85,7 +85,8 @@ bool Replica::State::is_behind() const {
 }
 
 // A VIEW-CHANGE cannot be taken back, and who sends one votes no more in its view. So nobody leaves alone: first
-// everybody says that it would (PROGRESS), f+1 carry the rest along, and 2f+1 leave (docs/decisions/0014).
+// everybody says that it would (PROGRESS), f+1 carry the rest along, and 2f+1 leave. Their complaints are signed, and
+// whoever leaves shows them: they carry away all others, also those who have taken theirs back (docs/decisions/0014).
 void Replica::State::complain(std::string_view why) {
   if (complains) return;
   report(EventKind::kComplained, delivered, why);
@@ -99,16 +100,21 @@ void Replica::State::complain(std::string_view why) {
 // By tick, not by message: a node that stood still hears first what others said long ago, then that they took it back.
 void Replica::State::review_complaints() {
   if (learner) return;
-  std::uint32_t others = 0;
+  join_others();
+  Complaints complaints;
   for (std::uint16_t i = 0; i < nodes; ++i) {
     const PeerState& peer = peers[i];
-    const bool here = peer.progress.view == view && peer.progress.complains;
-    if (peer.heard && (here || peer.progress.view > view)) ++others;
+    if (!peer.heard || !peer.progress.complains || peer.progress.view != view) continue;
+    complaints.push_back({NodeId{i}, peer.progress.complaint});
   }
+  const std::size_t others = complaints.size();
   if (others >= config.f + 1) complain("others");
   if (!complains || others < 2 * config.f) return;
+  const auto mine = std::find_if(complaints.begin(), complaints.end(),
+                                 [this](const StableCertificate::Part& part) { return part.signer > config.self; });
+  complaints.insert(mine, {config.self, authority.sign_complaint(view)});
   report(EventKind::kViewLeft, delivered, "complaints");
-  start_change(view.next());
+  start_change(view.next(), std::move(complaints));
 }
 
 // Clients whose requests this node was asked to stand for and never got: from now on they have to show themselves to
@@ -145,7 +151,7 @@ void Replica::State::leave_view() {
   accepted_view.reset();
 }
 
-void Replica::State::start_change(View wanted) {
+void Replica::State::start_change(View wanted, Complaints complaints) {
   ZZ_ASSERT(wanted > view && !learner);
   leave_view();
   view = wanted;
@@ -153,6 +159,7 @@ void Replica::State::start_change(View wanted) {
   complains = false;
   ViewChange message;
   message.view = view;
+  message.complaints = std::move(complaints);
   // A certificate is proof enough for what this node has yet to fetch; its log keeps no claims below it.
   message.stable = newest_stable;
   message.prepared = history_of_votes.prepared();
@@ -194,16 +201,25 @@ Refusal Replica::State::view_change(NodeId from, const ViewChangePtr& message) {
   return Refusal::kNone;
 }
 
-// f+1 nodes want higher views, so a correct one does: the lowest that f+1 want at least is wanted here too.
+// Whoever shows why it left is followed: f+1 correct nodes complained. And where f+1 nodes want higher views a correct
+// one does: the lowest that f+1 want at least is wanted here too.
 void Replica::State::join_others() {
   if (learner) return;
+  ViewChangePtr shown;
+  for (const ViewChangePtr& change : changes) {
+    if (change && !change->complaints.empty() && change->view > (shown ? shown->view : view)) shown = change;
+  }
+  if (shown) {
+    report(EventKind::kViewLeft, delivered, "shown");
+    return start_change(shown->view, shown->complaints);
+  }
   std::vector<View> higher;
   for (std::uint16_t i = 0; i < nodes; ++i) {
     if (NodeId{i} != config.self && changes[i] && changes[i]->view > view) higher.push_back(changes[i]->view);
   }
   if (higher.size() < config.f + 1) return;
   report(EventKind::kViewLeft, delivered, "joined");
-  start_change(*std::min_element(higher.begin(), higher.end()));
+  start_change(*std::min_element(higher.begin(), higher.end()), {});
 }
 
 // ---- the new primary -------------------------------------------------------------------------------------------

@@ -68,6 +68,14 @@ struct Court {
     nodes[node].sign(m);
     return m;
   }
+  // What a VIEW-CHANGE shows when these nodes complained of the view.
+  std::vector<StableCertificate::Part> complaints(std::uint64_t view, std::initializer_list<std::uint16_t> signers) {
+    std::vector<StableCertificate::Part> out;
+    for (const std::uint16_t signer : signers) {
+      out.push_back({NodeId{signer}, nodes[signer].sign_complaint(View{view})});
+    }
+    return out;
+  }
   // A NEW-VIEW for view 1 of nodes 0, 1 and 3: number 5 was prepared, number 6 not, number 7 was prepared.
   NewView new_view() {
     const CertificatePtr stable = certificate_ptr(4);
@@ -107,6 +115,48 @@ TEST(AuthorityTest, WhatANodeSignsIsValid) {
                                  {claim(5, kA, 6), claim(5, kB, 6), claim(12, kA, 0)}),
                    Refusal::kNone),
             4u);
+}
+
+TEST(AuthorityTest, WhoeverLeavesShowsComplaintsOfTheViewBefore) {
+  Court t;
+  ViewChange m = t.view_change(3, 7);
+  m.complaints = t.complaints(6, {0, 1, 3});
+  EXPECT_EQ(t.cost(m, Refusal::kNone), 4u);
+  EXPECT_EQ(t.cost(m, Refusal::kNone), 0u) << "remembered";
+  m.complaints = t.complaints(6, {0, 1, 2, 3});
+  EXPECT_EQ(t.cost(m, Refusal::kNone), 1u);
+  struct Case {
+    const char* what;
+    std::vector<StableCertificate::Part> complaints;
+    Refusal refusal;
+  };
+  const Case cases[] = {
+      {"too few", t.complaints(6, {0, 1}), Refusal::kMalformed},
+      {"one twice", t.complaints(6, {0, 1, 1}), Refusal::kMalformed},
+      {"not ascending", t.complaints(6, {0, 3, 1}), Refusal::kMalformed},
+      {"of an earlier view", t.complaints(5, {0, 1, 3}), Refusal::kBadSignature},
+      {"of the view wanted", t.complaints(7, {0, 1, 3}), Refusal::kBadSignature},
+  };
+  for (const Case& c : cases) {
+    m.complaints = c.complaints;
+    EXPECT_EQ(to_string(t.judge.check(m)), to_string(c.refusal)) << c.what;
+  }
+  m.complaints = t.complaints(6, {0, 1, 3});
+  m.complaints[2].signer = NodeId{4};
+  EXPECT_EQ(to_string(t.judge.check(m)), to_string(Refusal::kUnknownPeer));
+  m.complaints = t.complaints(6, {0, 1, 3});
+  m.complaints[1].signer = NodeId{2};
+  EXPECT_EQ(to_string(t.judge.check(m)), to_string(Refusal::kBadSignature)) << "in another's name";
+}
+
+TEST(AuthorityTest, AComplaintIsOfOneViewByOneNode) {
+  Court t;
+  const crypto::Signature good = t.nodes[1].sign_complaint(View{6});
+  EXPECT_EQ(t.judge.check_complaint(NodeId{1}, View{6}, good), Refusal::kNone);
+  EXPECT_EQ(t.judge.check_complaint(NodeId{1}, View{7}, good), Refusal::kBadSignature);
+  EXPECT_EQ(t.judge.check_complaint(NodeId{0}, View{6}, good), Refusal::kBadSignature);
+  EXPECT_EQ(t.judge.check_complaint(NodeId{4}, View{6}, good), Refusal::kUnknownPeer);
+  EXPECT_EQ(t.judge.check_complaint(NodeId{1}, View{6}, {}), Refusal::kBadSignature);
 }
 
 TEST(AuthorityTest, ACertificateHasTheSignaturesOfTwoThirdsOrMore) {

@@ -74,6 +74,7 @@ constexpr std::uint16_t kStableTag = 24;
 constexpr std::uint16_t kOrderProofTag = 26;
 constexpr std::uint16_t kViewChangeTag = 27;
 constexpr std::uint16_t kNewViewTag = 28;
+constexpr std::uint16_t kProgressTag = 29;
 
 void expect_refused_cheaply(const SharedBytes& bytes, const char* what) {
   double best_ms = 1e9;
@@ -176,6 +177,7 @@ ViewChange a_view_change(std::size_t prepared, std::size_t pre_prepared) {
   out.stable = a_certificate(16);
   out.prepared = some_claims(prepared);
   out.pre_prepared = some_claims(pre_prepared);
+  out.complaints = a_certificate(16)->parts;
   return out;
 }
 
@@ -424,6 +426,11 @@ TEST(Codec, RefusesListsLongerThanTheProtocolAllows) {
   const auto view_change = [](std::size_t prepared, std::size_t pre_prepared) {
     return Body(ViewChangePtr(std::make_shared<const ViewChange>(a_view_change(prepared, pre_prepared))));
   };
+  const auto complaints = [](std::size_t parts) {
+    ViewChange change = a_view_change(1, 1);
+    change.complaints = a_certificate(parts)->parts;
+    return Body(ViewChangePtr(std::make_shared<const ViewChange>(change)));
+  };
   const auto new_view = [](std::size_t proof, std::size_t chosen, std::size_t claims) {
     return Body(NewViewPtr(std::make_shared<const NewView>(a_new_view(proof, chosen, a_view_change(claims, 0)))));
   };
@@ -443,6 +450,7 @@ TEST(Codec, RefusesListsLongerThanTheProtocolAllows) {
       {"closings", Closings{{}, some_digests(kClosingsMax)}, Closings{{}, some_digests(kClosingsMax + 1)}},
       {"P", view_change(kClaimsMax, 0), view_change(kClaimsMax + 1, 0)},
       {"Q", view_change(0, kClaimsMax), view_change(0, kClaimsMax + 1)},
+      {"complaints", complaints(16), complaints(17)},
       {"proof", new_view(16, 0, 1), new_view(17, 0, 1)},
       {"chosen", new_view(3, 1'024, 1), new_view(3, 1'025, 1)},
       {"P inside a NEW-VIEW", new_view(3, 0, kClaimsMax), new_view(3, 0, kClaimsMax + 1)},
@@ -480,6 +488,23 @@ TEST(Codec, RefusesBlobsThatAreNoWholeNumberOfEntries) {
   };
   EXPECT_EQ(decode(wanted(32).frame(), kLimits).refusal, Refusal::kNone);
   expect_refused_cheaply(wanted(31).frame(), "a digest cut off");
+}
+
+// PROGRESS whose complaint has that many bytes.
+Raw raw_progress(bool complains, std::uint32_t complaint_bytes) {
+  Raw raw = Raw::message(kProgressTag).add(Raw::structure(0, 6, 1)).add(1).add(complains ? 2 : 0);
+  for (int i = 0; i < 4; ++i) raw.add(0);
+  raw.add(complaint_bytes == 0 ? kNothing : blob(0, complaint_bytes));
+  for (std::uint32_t i = 0; i < (complaint_bytes + 7) / 8; ++i) raw.add(0);
+  return raw;
+}
+
+TEST(Codec, AComplaintIsSignedAndNothingElseIs) {
+  EXPECT_EQ(decode(raw_progress(false, 0).frame(), kLimits).refusal, Refusal::kNone);
+  EXPECT_EQ(decode(raw_progress(true, 64).frame(), kLimits).refusal, Refusal::kNone);
+  expect_refused_cheaply(raw_progress(true, 0).frame(), "a complaint without a signature");
+  expect_refused_cheaply(raw_progress(true, 63).frame(), "a signature of 63 bytes");
+  expect_refused_cheaply(raw_progress(false, 64).frame(), "a signature of nothing");
 }
 
 TEST(Codec, RefusesAMissingCertificateOrState) {
@@ -579,6 +604,9 @@ TEST(Codec, RefusesNumbersThatNameNothing) {
   ViewChange change = a_view_change(1, 1);
   change.signer.value = 16;
   EXPECT_EQ(refusal_of({{}, std::make_shared<const ViewChange>(change)}), Refusal::kMalformed);
+  change = a_view_change(1, 1);
+  change.complaints[2].signer.value = 16;
+  EXPECT_EQ(refusal_of({{}, std::make_shared<const ViewChange>(change)}), Refusal::kMalformed) << "a complaint's";
   NewView view = a_new_view(3, 1, change);
   EXPECT_EQ(refusal_of({{}, std::make_shared<const NewView>(view)}), Refusal::kMalformed) << "a signer inside";
   view = a_new_view(3, 1, a_view_change(1, 1));

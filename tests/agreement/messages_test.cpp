@@ -264,10 +264,25 @@ TEST(Messages, ASignedViewChangeCoversItsClaimsAndItsCheckpoint) {
   ViewChange same = a_view_change();
   bend(same.stable, [](StableCertificate& c) { c.parts.pop_back(); });
   same.signature.bytes[0] ^= 1;
+  same.complaints.resize(3);
   EXPECT_TRUE(fields.contains(view_change_fields(cluster, same)));
   crypto::ClusterId other;
   other.bytes[0] = 1;
   EXPECT_FALSE(fields.contains(view_change_fields(other, a_view_change())));
+}
+
+TEST(Messages, ASignedComplaintCoversWhoComplainsOfWhat) {
+  crypto::ClusterId cluster;
+  crypto::ClusterId other;
+  other.bytes[0] = 1;
+  const std::set<Bytes> fields = {
+      complaint_fields(cluster, ServiceId{1}, NodeId{2}, View{3}),
+      complaint_fields(other, ServiceId{1}, NodeId{2}, View{3}),
+      complaint_fields(cluster, ServiceId{2}, NodeId{2}, View{3}),
+      complaint_fields(cluster, ServiceId{1}, NodeId{3}, View{3}),
+      complaint_fields(cluster, ServiceId{1}, NodeId{2}, View{4}),
+  };
+  EXPECT_EQ(fields.size(), 5u);
 }
 
 NewView a_new_view() {

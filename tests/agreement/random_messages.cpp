@@ -234,15 +234,19 @@ struct Maker {
     fill(out.table.bytes);
     return out;
   }
+  std::vector<StableCertificate::Part> parts() {
+    std::vector<StableCertificate::Part> out(prng.below(17));
+    for (auto& part : out) {
+      signer(part.signer);
+      fill(part.signature.bytes);
+    }
+    return out;
+  }
   CertificatePtr certificate() {
     auto made = std::make_shared<StableCertificate>();
     made->service = service;
     made->state = state();
-    made->parts.resize(prng.below(17));
-    for (auto& part : made->parts) {
-      signer(part.signer);
-      fill(part.signature.bytes);
-    }
+    made->parts = parts();
     return made;
   }
   std::vector<Claim> claims() {
@@ -282,6 +286,7 @@ struct Maker {
     made->prepared = claims();
     made->pre_prepared = claims();
     fill(made->signature.bytes);
+    if (prng.below(3) != 0) made->complaints = parts();
     m = std::move(made);
   }
   void make(NewViewPtr& m) {
@@ -305,6 +310,7 @@ struct Maker {
     m.complains = prng.below(2) != 0;
     id(m.settled);
     id(m.closed);
+    if (m.complains) fill(m.complaint.bytes);
   }
   void make(Closings& m) {
     id(m.first_n);
@@ -456,11 +462,13 @@ bool same(const Headers& a, const Headers& b) {
 bool same(const Checkpoint& a, const Checkpoint& b) {
   return std::tie(a.service, a.signer, a.state, a.signature) == std::tie(b.service, b.signer, b.state, b.signature);
 }
+bool same(const std::vector<StableCertificate::Part>& a, const std::vector<StableCertificate::Part>& b) {
+  return all_equal(a, b,
+                   [](const auto& x, const auto& y) { return x.signer == y.signer && x.signature == y.signature; });
+}
 bool same(const CertificatePtr& a, const CertificatePtr& b) {
   if (!a || !b) return a == b;
-  return a->service == b->service && a->state == b->state &&
-         all_equal(a->parts, b->parts,
-                   [](const auto& x, const auto& y) { return x.signer == y.signer && x.signature == y.signature; });
+  return a->service == b->service && a->state == b->state && same(a->parts, b->parts);
 }
 bool same(const Stable& a, const Stable& b) { return same(a.certificate, b.certificate); }
 bool same(const FetchOrder& a, const FetchOrder& b) { return a.from == b.from; }
@@ -471,7 +479,7 @@ bool same(const ViewChangePtr& a, const ViewChangePtr& b) {
   if (!a || !b) return a == b;
   return std::tie(a->service, a->signer, a->view, a->prepared, a->pre_prepared, a->signature) ==
              std::tie(b->service, b->signer, b->view, b->prepared, b->pre_prepared, b->signature) &&
-         same(a->stable, b->stable);
+         same(a->complaints, b->complaints) && same(a->stable, b->stable);
 }
 bool same(const NewViewPtr& a, const NewViewPtr& b) {
   if (!a || !b) return a == b;
@@ -480,8 +488,8 @@ bool same(const NewViewPtr& a, const NewViewPtr& b) {
          all_equal(a->proof, b->proof, [](const auto& x, const auto& y) { return same(x, y); });
 }
 bool same(const Progress& a, const Progress& b) {
-  return std::tie(a.view, a.changing, a.delivered, a.stable, a.complains, a.settled, a.closed) ==
-         std::tie(b.view, b.changing, b.delivered, b.stable, b.complains, b.settled, b.closed);
+  return std::tie(a.view, a.changing, a.delivered, a.stable, a.complains, a.settled, a.closed, a.complaint) ==
+         std::tie(b.view, b.changing, b.delivered, b.stable, b.complains, b.settled, b.closed, b.complaint);
 }
 bool same(const Closings& a, const Closings& b) { return a.first_n == b.first_n && a.digests == b.digests; }
 bool same(const VouchQuery& a, const VouchQuery& b) { return a.references == b.references; }

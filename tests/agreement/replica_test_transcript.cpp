@@ -57,7 +57,8 @@ struct Describer {
   }
   std::string operator()(const ViewChangePtr& m) const {
     return "VIEW-CHANGE v" + std::to_string(m->view.value) + " h" + std::to_string(stable_n(m->stable).value) + " P" +
-           join_all(m->prepared, claim) + " Q" + join_all(m->pre_prepared, claim);
+           join_all(m->prepared, claim) + " Q" + join_all(m->pre_prepared, claim) + " shows" +
+           join_all(m->complaints, [](const StableCertificate::Part& p) { return std::to_string(p.signer.value); });
   }
   std::string operator()(const NewViewPtr& m) const {
     return "NEW-VIEW v" + std::to_string(m->view.value) + " of " +

@@ -200,6 +200,7 @@ struct Mutator {
     auto changed = std::make_shared<ViewChange>(*m);
     const std::uint64_t what = draw(5);
     if (what == 0) by_one(changed->view);
+    if (what == 0 && coin()) changed->complaints.clear();
     if (what == 1) std::swap(changed->prepared, changed->pre_prepared);
     if (what == 2 && !changed->prepared.empty()) flip(any(changed->prepared).digest);
     if (what == 3 && !changed->pre_prepared.empty()) by_one(any(changed->pre_prepared).n);

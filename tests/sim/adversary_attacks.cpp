@@ -241,6 +241,7 @@ class Forge final : public Faulty {
     auto made = model_ ? std::make_shared<ViewChange>(*model_) : std::make_shared<ViewChange>();
     made->service = bearings_.service;
     made->signer = signer;
+    if (made->view != view) made->complaints.clear();  // they show nothing there
     made->view = view;
     if (!made->stable) made->stable = bearings_.certificate;
     const auto above = [&](const Claim& claim) { return claim.view >= view || claim.n <= stable_n(made->stable); };
@@ -395,6 +396,7 @@ class LieViewChange final : public Faulty {
       case 5:
         count(world.counters, "byzantine.lie-view-change.higher-view");
         made->view.value += 1 + world.prng.below(3);
+        made->complaints.clear();
         break;
       case 6:
         count(world.counters, "byzantine.lie-view-change.old-checkpoint");
@@ -622,6 +624,8 @@ class Complain final : public Faulty {
       if (vote->slot.value < bearings_.incarnations.size())
         bearings_.incarnations[vote->slot.value] = vote->incarnation;
     }
+    const auto* progress = std::get_if<Progress>(&parcel.message->body);
+    if (progress != nullptr && parcel.from.role == crypto::Role::kNode) hear(parcel.from.node(), *progress);
     return true;
   }
   void outgoing(AdversaryWorld&, const Parcel& parcel, std::vector<Leaving>& out) override {
@@ -643,11 +647,36 @@ class Complain final : public Faulty {
     made->signer = world.self;
     made->view = View{bearings_.view.value + 1 + (odds(world.prng, 20) ? world.prng.below(1'000) : 0)};
     made->stable = bearings_.certificate;
+    made->complaints = shown(world, View{made->view.value - 1});
     made->signature = world.keys.at(world.self)->sign(view_change_fields(world.cluster.id, *made));
     const ViewChangePtr message = std::move(made);
     for (std::uint16_t i = 0; i < world.cluster.n(); ++i) {
       if (NodeId{i} != world.self) send(world, peer_of(NodeId{i}), bearings_.service, message, out);
     }
+  }
+
+  // Remembers complaints for some five seconds after they were taken back. One that keeps them for ever can end a view
+  // once, at any time (decision 0014), which L2 knows nothing of.
+  void hear(NodeId from, const Progress& progress) {
+    if (progress.complains) {
+      calm_[from] = 0;
+      heard_[progress.view][from] = progress.complaint;
+      if (heard_.size() > kViewsMax) heard_.erase(heard_.begin());
+    } else if (++calm_[from] == kCalmMax) {
+      for (auto& [view, parts] : heard_) parts.erase(from);
+    }
+  }
+  [[nodiscard]] std::vector<StableCertificate::Part> shown(AdversaryWorld& world, View view) const {
+    std::map<NodeId, crypto::Signature> parts;
+    if (const auto found = heard_.find(view); found != heard_.end()) parts = found->second;
+    for (const auto& [node, key] : world.keys) {
+      parts[node] = key->sign(complaint_fields(world.cluster.id, bearings_.service, node, view));
+    }
+    std::vector<StableCertificate::Part> out;
+    if (parts.size() < 2 * world.cluster.f + 1) return out;
+    count(world.counters, "byzantine.complain.shown");
+    for (const auto& [node, signature] : parts) out.push_back({node, signature});
+    return out;
   }
 
   [[nodiscard]] SlotId any_slot(AdversaryWorld& world) const {
@@ -692,7 +721,12 @@ class Complain final : public Faulty {
     send(world, peer_of(host), made.service, made, out);
   }
 
+  static constexpr std::size_t kViewsMax = 8;
+  static constexpr std::uint32_t kCalmMax = 25;
+
   Bearings bearings_;
+  std::map<View, std::map<NodeId, crypto::Signature>> heard_;
+  std::map<NodeId, std::uint32_t> calm_;  // PROGRESS without a complaint since the last one
 };
 
 }  // namespace

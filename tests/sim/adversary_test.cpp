@@ -481,6 +481,25 @@ TEST(AdversaryTest, ComplainAsksForEverythingWithGoodSignatures) {
   EXPECT_GT(kinds[2], 0u);
 }
 
+TEST(AdversaryTest, ComplainShowsWhatOthersComplainedOf) {
+  Stage s("complain");
+  s.say(progress(View{2}, Seq{9}, Seq{}), 1);
+  for (const std::uint32_t i : {1u, 2u}) {
+    Progress message = progress(View{2}, Seq{9}, Seq{});
+    message.complains = true;
+    message.complaint = s.cluster.node_keys[i].sign(complaint_fields(s.cluster.file.id, kService, node(i), View{2}));
+    s.hear(node_peer(i), message);
+  }
+  Authority judge(s.cluster.file, kService, node(3), s.cluster.node_keys[3]);
+  for (const auto& leaving : s.act(1'000)) {
+    const auto* m = std::get_if<ViewChangePtr>(&leaving.parcel.message->body);
+    if (m != nullptr) {
+      EXPECT_EQ(judge.check(**m), Refusal::kNone);
+    }
+  }
+  EXPECT_GT(s.counted("byzantine.complain.shown"), 0u);
+}
+
 TEST(AdversaryTest, UnfairStarvesOneClient) {
   bool deaf = false;
   bool strips = false;

@@ -44,6 +44,8 @@ void ComplaintWitness::sent(Micros now, const Parcel& parcel) {
       if (m->complains) told.complains.insert(m->view);
     }
     if (ghost_.is_correct(from)) progress(now, from, *m);
+  } else if (const auto* change = std::get_if<ViewChangePtr>(&body)) {
+    if (ghost_.is_correct(from)) check_shown(from, **change);
   } else if (std::holds_alternative<Wake>(body)) {
     if (ghost_.is_correct(from) && !at_node(from).saw_trouble) {
       ghost_.fail("I22 complaints: a WAKE without a sign of trouble", at(from, std::get<Wake>(body).n));
@@ -60,6 +62,15 @@ void ComplaintWitness::progress(Micros now, NodeId from, const Progress& message
     complains(now, node);
   } else {
     content(node);
+  }
+}
+
+// Why it left. A complaint may have been taken back since, but somebody did make it.
+void ComplaintWitness::check_shown(NodeId from, const ViewChange& message) {
+  for (const StableCertificate::Part& part : message.complaints) {
+    if (!ghost_.is_correct(part.signer)) continue;
+    if (at_node(part.signer).complained.contains(View{message.view.value - 1})) continue;
+    return ghost_.fail("I22 complaints: shown, but nobody made it", at(from, message.view));
   }
 }
 
@@ -128,6 +139,7 @@ void ComplaintWitness::observed(Micros now, const Event& event) {
       node.unclosed.erase(event.n);
       return;
     case EventKind::kComplained:
+      node.complained.insert(event.view);
       check_complaint(now, event);
       return complains(now, node);
     case EventKind::kViewLeft:

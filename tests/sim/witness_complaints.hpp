@@ -60,6 +60,7 @@ class ComplaintWitness {
     // Of any life:
     std::set<std::pair<SlotId, Incarnation>> dead;  // says their host
     std::vector<Told> told;                         // by sender
+    std::set<View> complained;                      // of these
   };
 
   void check_sign(Micros now, const Event& event);
@@ -67,6 +68,7 @@ class ComplaintWitness {
   void check_gone(Micros now, const Event& event);
   void check_complaint(Micros now, const Event& event);
   void progress(Micros now, NodeId from, const agreement::Progress& message);
+  void check_shown(NodeId from, const agreement::ViewChange& message);
   static void complains(Micros now, Node& node);
   static void leaves(Micros now, Node& node);
   static void content(Node& node);

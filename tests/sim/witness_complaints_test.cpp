@@ -90,6 +90,20 @@ TEST(ComplaintWitnessTest, I22CatchesAWakeWithoutASign) {
   }
 }
 
+TEST(ComplaintWitnessTest, I22CatchesAShownComplaintThatNobodyMade) {
+  for (const bool made : {true, false}) {
+    Story s;
+    s.now.value += 10'000'000;
+    for (const std::uint32_t i : {0u, 1u, made ? 2u : 3u}) {
+      s.event(EventKind::kComplained, Seq{}, node(i), {}, "silent");
+    }
+    auto change = std::make_shared<ViewChange>(*Story::change(node(3), View{1}));
+    for (const std::uint32_t i : {0u, 1u, 2u}) change->complaints.push_back({node(i), {}});
+    s.leave(change);
+    EXPECT_THAT(s.violation(), StartsWith(made ? "none" : "I22 "));
+  }
+}
+
 TEST(ComplaintWitnessTest, I22CatchesAComplaintOfAPrimaryThatHadNoTime) {
   struct Case {
     std::string_view why;
