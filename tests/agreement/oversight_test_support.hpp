@@ -280,4 +280,19 @@ class OversightDesk {
   }
 };
 
+// Slot `liar` answers wrongly and the sleepers settle it. Returns the batch.
+inline std::uint64_t lie_and_settle(OversightDesk& desk, std::uint16_t liar) {
+  const std::uint64_t n = desk.deliver();
+  const auto active = desk.core->notice().active;
+  for (const SlotId slot : active) desk.vote(slot.value, n, slot.value == liar ? "wrong" : "right");
+  for (std::uint16_t i = 0; i < desk.slots; ++i) {
+    if (std::binary_search(active.begin(), active.end(), SlotId{i})) continue;
+    if (desk.incarnation(i).value == 0) continue;
+    desk.up(i);
+    desk.replay(i, n);
+  }
+  EXPECT_EQ(desk.core->closed_through(), Seq{n});
+  return n;
+}
+
 }  // namespace zz::agreement

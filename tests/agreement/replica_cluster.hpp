@@ -18,6 +18,7 @@
 #include "base/observer.hpp"
 #include "base/prng.hpp"
 #include "base/refusal.hpp"
+#include "tests/agreement/make_request.hpp"
 
 namespace zz::agreement::testing {
 
@@ -64,17 +65,6 @@ class TestRules final : public SystemRules {
     return join != nullptr && join->incarnation.value == kForbidden ? Refusal::kBadSignature : Refusal::kNone;
   }
 };
-
-inline RequestPtr make_request(std::uint32_t client, std::uint64_t session, std::uint64_t number,
-                               std::string_view op = "op", ServiceId service = {}) {
-  auto request = std::make_shared<Request>();
-  request->client = ClientId{client};
-  request->session = SessionId{session};
-  request->number = RequestNumber{number};
-  request->op = SharedBytes::copy(op);
-  request->digest = request_digest(service, request->client, request->session, request->number, 0, request->op.view());
-  return request;
-}
 
 inline SystemOp make_join(std::uint16_t slot, std::uint64_t incarnation) {
   Join join;

@@ -234,6 +234,50 @@ TEST_F(Views, ARequestThatDoesNotReachThePrimaryIsRelayed) {
   }
 }
 
+// It may wait while its window is shut; but a primary that takes back what it said of its checkpoint is not excused
+// anew, or it could hold up every batch.
+TEST(ViewsAlone, AShutWindowExcusesAPrimaryOncePerCheckpoint) {
+  for (const bool fresh : {true, false}) {
+    ReplicaConfig config;
+    config.window = 32;
+    LoneReplica node(1, config);
+    std::int64_t now = 0;
+    std::uint64_t n = 0;
+    const auto pass_time = [&](std::int64_t ms) {
+      for (const std::int64_t end = now + ms * kMs; now < end;) {
+        now += 10 * kMs;
+        node.tick(Micros{kNoon.value + now});
+      }
+    };
+    const auto primary_says = [&](Seq stable) {
+      Progress progress;
+      progress.delivered = progress.settled = node->last_delivered();
+      progress.stable = stable;
+      EXPECT_EQ(node->step(NodeId{0}, progress), Refusal::kNone);
+    };
+    const auto serve_after = [&](std::int64_t ms) {
+      const RequestPtr request = make_request(1, 7, ++n);
+      node->vouch(request);
+      node->step(NodeId{2}, Vouched{{reference_of(*request)}});
+      pass_time(ms);
+      const PrePrepare p = make_proposal(n, {request}, Micros{kNoon.value + now + static_cast<std::int64_t>(n)});
+      ASSERT_EQ(node.propose(p), Refusal::kNone);
+      node.finish(p);
+    };
+    while (n < 24) serve_after(0);
+    node->set_stable(unsigned_certificate(Seq{n}));
+    for (int round = 0; round < 20; ++round) {
+      if (fresh) node->set_stable(unsigned_certificate(Seq{n}));
+      primary_says(Seq{n});
+      pass_time(50);
+      primary_says(Seq{});
+      serve_after(300);
+    }
+    EXPECT_EQ(node->last_delivered(), Seq{44});
+    EXPECT_EQ(node->stats().last_complaint == Complaint::kSlow, !fresh);
+  }
+}
+
 // Its certificate comes late: what it had to refuse meanwhile is said again at once.
 TEST_F(Views, WhatAShutWindowRefusedIsSaidAgainWhenItOpens) {
   ReplicaConfig config;

@@ -561,24 +561,6 @@ TEST(Executor, UndecidedBatchesOfAFormerBearerAreForgotten) {
   EXPECT_EQ(slot.core.step(bearer_of(slot), second), Refusal::kNone);
 }
 
-TEST(Executor, ANodeWhoseChannelComesBackGetsTheLastVotesAgain) {
-  Slot slot;
-  slot.all_up();
-  for (std::uint64_t n = 1; n <= kVotesKept + 20; ++n) {
-    slot.deliver(make_batch(n, {{1, n, "add k 1"}}));
-    slot.run();
-  }
-  slot.votes_again.clear();
-  slot.core.node_down(NodeId{1});
-  slot.core.node_up(NodeId{1});
-  slot.drain();
-  ASSERT_EQ(slot.votes_again.size(), 1u);
-  EXPECT_EQ(slot.votes_again[0].to, NodeId{1});
-  ASSERT_EQ(slot.votes_again[0].votes.size(), kVotesKept);
-  EXPECT_EQ(slot.votes_again[0].votes.front()->n, Seq{21});
-  EXPECT_EQ(slot.votes_again[0].votes.back()->n, Seq{kVotesKept + 20});
-}
-
 TEST(Executor, RefusesABatchOfAnotherService) {
   Slot slot;
   slot.all_up();
@@ -587,87 +569,6 @@ TEST(Executor, RefusesABatchOfAnotherService) {
   header->service = ServiceId{4};
   batch.header = header;
   EXPECT_EQ(slot.core.step(bearer_of(slot), batch), Refusal::kUnknownService);
-}
-
-// ---- what a new view may order
-// -------------------------------------------------------------------------------------
-
-agreement::Batch null_batch(std::uint64_t n) {
-  agreement::Batch batch;
-  batch.header = agreement::null_header(kService, Seq{n});
-  batch.digest = agreement::batch_digest(*batch.header);
-  return batch;
-}
-
-agreement::Batch batch_at(std::uint64_t n, Micros time, const std::vector<Op>& ops) {
-  agreement::Batch batch = make_batch(n, ops);
-  auto header = std::make_shared<agreement::BatchHeader>(*batch.header);
-  header->time = time;
-  batch.digest = agreement::batch_digest(*header);
-  batch.header = std::move(header);
-  return batch;
-}
-
-TEST(ExecutorNewView, ANullBatchIsExecutedAndVotedForLikeAnyOther) {
-  Slot slot;
-  slot.all_up();
-  slot.deliver(null_batch(1));
-  slot.deliver(make_batch(2, {{1, 1, "put a 1"}}));
-  slot.deliver(null_batch(3));
-  EXPECT_EQ(slot.run(), 1);
-  ASSERT_EQ(slot.votes.size(), 3u);
-  EXPECT_THAT(slot.votes[0].replies, IsEmpty());
-  EXPECT_THAT(slot.votes[2].replies, IsEmpty());
-  EXPECT_EQ(slot.core.executed(), Seq{3});
-  Digest history = agreement::history_digest(Digest{}, null_batch(1).digest);
-  history = agreement::history_digest(history, make_batch(2, {{1, 1, "put a 1"}}).digest);
-  EXPECT_EQ(slot.core.history(), agreement::history_digest(history, null_batch(3).digest));
-}
-
-TEST(ExecutorNewView, AgreedTimeIncreasesWhateverTheHeadersSay) {
-  Slot slot;
-  slot.all_up();
-  const auto time_of = [&slot](const agreement::Batch& batch) {
-    slot.deliver(batch);
-    slot.run();
-    return slot.last.time;
-  };
-  EXPECT_EQ(time_of(batch_at(1, Micros{5'000}, {{1, 1, "put a 1"}, {1, 2, "put a 1"}})), Micros{5'000});
-  EXPECT_EQ(time_of(batch_at(2, Micros{5'000}, {{1, 3, "put a 1"}})), Micros{5'001}) << "not later than the last";
-  EXPECT_EQ(time_of(batch_at(3, Micros{4'000}, {{1, 4, "put a 1"}})), Micros{5'002});
-  slot.deliver(null_batch(4));
-  EXPECT_EQ(time_of(batch_at(5, Micros{5'003}, {{1, 5, "put a 1"}})), Micros{5'004}) << "a null batch takes one, too";
-  EXPECT_EQ(time_of(batch_at(6, Micros{6'000}, {{1, 6, "put a 1"}})), Micros{6'000});
-}
-
-TEST(ExecutorNewView, ARequestOrderedTwiceRunsOnceAndIsAnsweredAlike) {
-  Slot slot;
-  slot.all_up();
-  slot.deliver(make_batch(1, {{1, 1, "add k 1"}, {1, 2, "add k 1"}}));
-  slot.deliver(make_batch(2, {{1, 2, "add k 1"}, {1, 3, "add k 1"}, {1, 3, "add k 1"}}));
-  EXPECT_EQ(slot.run(), 3);
-  ASSERT_EQ(slot.votes.size(), 2u);
-  EXPECT_THAT(slot.votes[0].replies, ElementsAre(digest_of("1"), digest_of("2")));
-  EXPECT_THAT(slot.votes[1].replies, ElementsAre(digest_of("2"), digest_of("3"), digest_of("3")));
-  EXPECT_EQ(slot.core.stats().repeats, 2u);
-}
-
-TEST(Executor, KeepsTheVotesOfAWholeWindowOfFullBatchesForANodeThatRestarts) {
-  Slot slot;
-  slot.all_up();
-  std::vector<Op> ops;
-  for (std::uint64_t i = 1; i <= 512; ++i) ops.push_back({1, i, "get k"});
-  // 512 batches of 512 requests: as many reply digests as a node keeps ahead of its own order. All but the first
-  // repeat.
-  for (std::uint64_t n = 1; n <= 512; ++n) {
-    slot.deliver(make_batch(n, ops));
-    slot.run();
-  }
-  slot.core.node_down(NodeId{2});
-  slot.core.node_up(NodeId{2});
-  slot.drain();
-  ASSERT_EQ(slot.votes_again.size(), 1u);
-  EXPECT_EQ(slot.votes_again[0].votes.size(), 512u);
 }
 
 }  // namespace

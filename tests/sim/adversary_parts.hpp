@@ -24,6 +24,16 @@ inline Digest random_digest(Prng& prng) {
   }
   return out;
 }
+// Accomplices lie alike without a word: what they invent follows from the numbers.
+inline Digest invented(View view, Seq n) {
+  Digest out;
+  for (std::size_t i = 0; i < 8; ++i) {
+    out.bytes[i] = static_cast<std::uint8_t>(view.value >> (8 * i));
+    out.bytes[8 + i] = static_cast<std::uint8_t>(n.value >> (8 * i));
+  }
+  out.bytes[31] = 0xfa;
+  return out;
+}
 inline void flip_bit(Prng& prng, Digest& digest) {
   const std::uint64_t bit = prng.below(256);
   digest.bytes[bit / 8] = static_cast<std::uint8_t>(digest.bytes[bit / 8] ^ (1u << (bit % 8)));

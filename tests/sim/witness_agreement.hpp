@@ -97,6 +97,9 @@ class AgreementWitness {
   }
   void survives(NodeId node, View view, Seq n, const Digest& digest);
 
+  // witness_view_changes.cpp
+  [[nodiscard]] static bool same(const agreement::ViewChange& a, const agreement::ViewChange& b);
+  [[nodiscard]] static bool same(const agreement::NewView& a, const agreement::NewView& b);
   void view_change(NodeId node, const agreement::ViewChangePtr& message);
   void complete_claims(NodeId node, const agreement::ViewChange& message);
   void true_claims(NodeId node, const agreement::ViewChange& message);
