@@ -544,10 +544,12 @@ void DurableLog::add(ServiceId service, const LogRecord& record) {
   state.put(to_bytes({service, Kind::kView, {}, {}}), encode_record(service, record).text());
 }
 
+void DurableLog::demand_sync() { state_->promise = true; }
+
 Result<void> DurableLog::commit() {
   State& state = *state_;
   if (state.failed) return Error{*state.failed};
-  if (state.batch.Count() == 0) return {};
+  if (state.batch.Count() == 0 && !state.promise) return {};
   const bool sync = state.promise && state.options.sync;
   if (state.promise) ++state.meta.promises;
   Result<void> done = state.write_group(sync);

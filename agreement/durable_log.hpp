@@ -8,7 +8,8 @@
 //
 // Invariants:
 //  1. A group is written whole or not at all, in order: what comes back is always a prefix of the committed groups.
-//  2. commit() returns success for a group with a promise only when it is synced (durability sync).
+//  2. commit() returns success for a group with a promise, or with a sync demanded, only when it is synced
+//     (durability sync).
 //  3. What comes back is what was written by this node of this cluster, or the log is called damaged: every value
 //     carries a checksum over cluster, node, key and value; every group carries the sum of the checksums of all live
 //     values, so that nothing can be missing or come back to life; RocksDB's write-ahead log may lack nothing but what
@@ -57,6 +58,8 @@ class DurableLog {
 
   // Into the current group. Ordered records come in ascending n without holes; those that are there are skipped.
   void add(ServiceId service, const LogRecord& record);
+  // Commit syncs the group and all before it, whether or not it holds a promise or anything at all.
+  void demand_sync();
   // Writes the group; syncs it if it holds a promise. An error is for good: it names path, cause and way out, and is
   // returned by every later call.
   Result<void> commit();

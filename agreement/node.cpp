@@ -130,6 +130,9 @@ class Node::Impl final : public net::Handler, public Outlet {
   void persist(ServiceId service, const LogRecord& record) override {
     if (log_) log_->add(service, record);
   }
+  void sync(ServiceId) override {
+    if (log_) log_->demand_sync();
+  }
 
  private:
   Result<void> restore();

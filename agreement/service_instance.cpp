@@ -388,6 +388,8 @@ bool ServiceInstance::run_checkpoints() {
     checkpoints_.closed(n, *digest);
   }
   CheckpointOutput out = checkpoints_.take_output();
+  // Who signs a checkpoint has the order up to there: others let go of what they have once it is stable.
+  if (!out.send.empty()) outlet_.sync(service_);
   for (Checkpoint& message : out.send) outlet_.to_all_nodes(wrap(std::move(message)));
   if (out.stable) {
     outlet_.persist(service_, StableRecord{out.stable});

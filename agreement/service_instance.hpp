@@ -42,6 +42,8 @@ class Outlet {
   // To be written to the durable log. What is_promise() must be on disk before any message leaves that was given to
   // this outlet after it; implementations hold the messages of a turn back and sync once.
   virtual void persist(ServiceId service, const LogRecord& record) = 0;
+  // So must all that was persisted until now, promise or not.
+  virtual void sync(ServiceId service) = 0;
 };
 
 class ServiceInstance {

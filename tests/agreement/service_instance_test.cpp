@@ -29,6 +29,7 @@ class Told final : public Outlet {
   [[nodiscard]] std::size_t queued_bytes(ServiceId, SlotId, Incarnation) const override { return 0; }
   void drop_stale_executors(ServiceId) override {}
   void persist(ServiceId, const LogRecord&) override {}
+  void sync(ServiceId) override {}
 
   std::vector<Seq> from;
 };

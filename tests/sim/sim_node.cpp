@@ -70,6 +70,7 @@ struct SimNode::Body final : agreement::Outlet, Observer {
   std::vector<Input> inbox;
   bool busy = false;  // syncing
   bool stale_executors = false;
+  bool sync_demanded = false;
   Seq marked;     // deliveries that are in the outbox
   Seq delivered;  // and that the witness knows of
 
@@ -119,6 +120,7 @@ struct SimNode::Body final : agreement::Outlet, Observer {
     }
     records.push_back(record);
   }
+  void sync(ServiceId) override { sync_demanded = true; }
 
   void on_event(const Event& event) override {
     if (!node.trusted()) return;
@@ -197,7 +199,7 @@ void SimNode::crash(CrashKind kind) {
     body->records.clear();
     body->promised.clear();
     body->inbox.clear();
-    body->busy = body->stale_executors = false;
+    body->busy = body->stale_executors = body->sync_demanded = false;
   }
   network_.party_down(party());
 }
@@ -344,7 +346,7 @@ std::int64_t SimNode::sync_time() {
 void SimNode::turn(Body& body) {
   body.instance->run();
   body.mark_deliveries();
-  bool promises = false;
+  bool promises = std::exchange(body.sync_demanded, false);
   if (!byzantine()) {
     for (LogRecord& record : body.records) {
       if (is_promise(record)) {
