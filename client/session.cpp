@@ -158,6 +158,7 @@ void Session::judge(std::uint64_t number, Entry& entry, const Digest& digest) {
   if (equal < config_.f + 1) return;
   stats_.conflicts += static_cast<std::uint32_t>(std::popcount(entry.acked)) - equal;
   learn_latency(entry);
+  hedged_in_row_ = entry.tries > 0 ? hedged_in_row_ + 1 : 0;
   ++stats_.replies;
   complete(entry, {RequestNumber{number}, Outcome::kReply, std::move(entry.body), Refusal::kNone});
 }
@@ -230,7 +231,8 @@ void Session::plan_hedge(Entry& entry) {
   if (entry.hedged) return;
   entry.hedged = true;
   const std::int64_t usual = std::max(now_.value, entry.sent.value + latency_.value);
-  const Micros hedge{usual + std::max(config_.hedge.value, latency_.value)};
+  const bool expected = hedged_in_row_ >= kHedgesExpected;
+  const Micros hedge{usual + (expected ? config_.hedge.value : std::max(config_.hedge.value, latency_.value))};
   entry.resend = std::min(entry.resend, hedge);
   set_due(entry.resend);
 }

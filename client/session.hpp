@@ -17,7 +17,8 @@
 //     ones (ended()), so that a gap can never block it.
 //
 // When it sends again:
-//  - hedge: a node says the request is closed, but body or digests are missing one hedge delay later;
+//  - hedge: a node says the request is closed, but body or digests are missing one hedge delay later; sooner when that
+//    has become the rule, as with a home that is dead or slow;
 //  - retransmit: nothing is heard; the delay doubles with every try;
 //  - busy: only to the nodes that said so, after a delay that doubles.
 // All delays stretch with the latency seen lately, so that a loaded cluster is not loaded further.
@@ -108,6 +109,7 @@ class Session {
   [[nodiscard]] const SessionStats& stats() const { return stats_; }
 
  private:
+  static constexpr std::uint32_t kHedgesExpected = 3;  // so many in a row, and the next will be one too
   static constexpr std::uint32_t kNodesMax = 3 * crypto::kFaultsMax + 1;
 
   // One outstanding request; its place in the ring is number % window.
@@ -154,7 +156,8 @@ class Session {
   std::uint64_t low_ = 0;   // everything up to here has completed
   std::uint32_t outstanding_ = 0;
   bool ended_ = false;
-  Micros latency_{};  // smoothed, see learn_latency()
+  Micros latency_{};                 // smoothed, see learn_latency()
+  std::uint32_t hedged_in_row_ = 0;  // requests answered last, that were answered only when asked for again
   std::vector<Entry> ring_;
   std::vector<Digest> words_;     // a row of nodes_ per ring entry: what each node said
   std::vector<Refusal> reasons_;  // likewise: why it refused

@@ -257,6 +257,38 @@ TEST(Session, DoesNotHedgeEarlierThanALoadedClusterUsuallyAnswers) {
   EXPECT_FALSE(session.take_output().send.empty());
 }
 
+TEST(Session, AHomeThatKeepsSilentCostsOnlyTheFirstRequestsALongDelay) {
+  Session session(config());
+  std::int64_t now = 0;
+  warm_up(session, now, 100, 200);
+  std::vector<std::int64_t> waited;  // from the first word to the hedge
+  for (int i = 0; i < 6; ++i) {
+    const RequestNumber number = session.submit(text("op")).value();
+    now += 200;
+    session.tick(ms(now));
+    session.step(node(1), bare(number, "ok"));
+    static_cast<void>(session.take_output());
+    const std::int64_t heard = now;
+    while (session.take_output().send.empty()) session.tick(ms(++now));
+    waited.push_back(now - heard);
+    session.step(node(1), full(number, "ok"));
+    session.step(node(2), full(number, "ok"));
+    ASSERT_EQ(session.take_output().completed.size(), 1u);
+  }
+  EXPECT_GT(waited[0], 150);
+  EXPECT_GT(waited[2], 150);
+  EXPECT_LT(waited[3], 50);
+  EXPECT_LT(waited[5], 50);
+  warm_up(session, now, 1, 200);  // it is back
+  const RequestNumber number = session.submit(text("op")).value();
+  now += 200;
+  session.tick(ms(now));
+  session.step(node(1), bare(number, "ok"));
+  static_cast<void>(session.take_output());
+  session.tick(ms(now + 100));
+  EXPECT_TRUE(session.take_output().send.empty());
+}
+
 TEST(Session, HedgeDelaysDoNotFeedOnThemselves) {
   Session session(config());
   std::int64_t now = 0;
