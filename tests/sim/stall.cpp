@@ -6,17 +6,12 @@
 
 namespace zz::sim {
 
-namespace {
-
-// f faulty primaries in a row, each with a doubled timeout, and then a wake-up: see L1.
-Micros bound_of(const crypto::ClusterFile& cluster) {
+Micros answer_bound(const crypto::ClusterFile& cluster) {
   const std::int64_t views = std::int64_t{10} * cluster.timing.view_timeout_ms << cluster.f;
   return Micros{(views + 2 * std::int64_t{cluster.timing.wake_budget_ms}) * 1'000};
 }
 
-}  // namespace
-
-Stall::Stall(const World& world) : world_(world), bound_(bound_of(world.drawn().cluster)) {
+Stall::Stall(const World& world) : world_(world), bound_(answer_bound(world.drawn().cluster)) {
   std::vector<NodeId> chosen;
   find_groups(2 * std::size_t{world.drawn().cluster.f} + 1, 0, chosen);
 }

@@ -11,10 +11,15 @@
 #include <vector>
 
 #include "base/ids.hpp"
+#include "crypto/cluster.hpp"
 
 namespace zz::sim {
 
 class World;
+
+// How long a request may wait once the network behaves: f faulty primaries in a row, each with a doubled timeout, and
+// then a wake-up (L1 of the catalogue).
+Micros answer_bound(const crypto::ClusterFile& cluster);
 
 class Stall {
  public:
