@@ -48,6 +48,10 @@ std::string_view to_string(Refusal reason) {
       return "not-ready";
     case Refusal::kNotAllowed:
       return "not-allowed";
+    case Refusal::kWrongDigest:
+      return "wrong-digest";
+    case Refusal::kNotWanted:
+      return "not-wanted";
     case Refusal::kCount:
       break;
   }

@@ -30,9 +30,11 @@ enum class Refusal : std::uint8_t {
   kQueueFull,  // a bounded queue of ours is full
   kQuota,      // the peer's own quota is used up
   kSessionExpired,
-  kNotReady,    // cannot be judged or served yet
-  kNotAllowed,  // forbidden by configuration
-  kCount,       // not a reason: number of reasons
+  kNotReady,     // cannot be judged or served yet
+  kNotAllowed,   // forbidden by configuration
+  kWrongDigest,  // does not hash to the digest that was agreed
+  kNotWanted,    // nobody asked for it
+  kCount,        // not a reason: number of reasons
 };
 
 std::string_view to_string(Refusal reason);
