@@ -15,15 +15,15 @@
 //     to the digest in their verified parent; bytes that the disk gives back are hashed each time.
 //  2. Equal sets of (id, bytes) have equal roots, whatever was written, erased, fetched, spilled or restarted before.
 //  3. A failed read of an absent thing changes nothing.
-//  4. Resident object bytes stay below memory_bytes where a directory is given and its disk works, aside from what
-//     readers hold. The tree itself is always in memory: about 120 bytes per object (docs/decisions/0019).
+//  4. Resident object bytes stay about below memory_bytes where a directory is given and its disk works, aside from what
+//     readers hold and RocksDB's own buffers (100 MiB at most). The tree itself is always in memory: about 120 bytes per object (docs/decisions/0019).
 //  5. open() gives back the last snapshot whose persist_some() returned kDone, or a later one, or none and says why.
 //  6. After a failed write to the disk nothing is written to it any more; disk_error() says so. What is in memory stays
 //     right and readable.
 //
 // Threads: one thread (the loop's) owns the head: everything without a note. "Beside" functions may run on other threads
 // at the same time, each at most once at a time; the store starts none (RocksDB has its own). Snapshots may be copied,
-// used and dropped on any thread, and outlive the store's head but not the store.
+// used and dropped on any thread, and may outlive the store.
 //
 // Blocking: read() and part() of an object that is not in memory read the disk (one small read). write() and supply()
 // above memory_bytes first write cold objects to it, unless trim_some() runs ahead of them.
@@ -47,7 +47,8 @@ struct StoreOptions {
   // Of the state; part of the agreed configuration, since a write above them has an outcome the service sees.
   std::uint64_t objects_max = 1ull << 24;
   std::uint64_t bytes_max = 1ull << 40;
-  std::uint32_t snapshots_max = 8;  // alive and not yet reclaimed
+  // Alive or not yet reclaimed; the persisted one and one being persisted count.
+  std::uint32_t snapshots_max = 8;
 };
 
 enum class PartKind : std::uint8_t { kRoot, kNode, kObject };
@@ -121,7 +122,7 @@ class ObjectStore {
   };
   // Errors: not permitted, no space, in use by another process, written by a newer program.
   static Result<Opened> open(const StoreOptions& options);
-  ~ObjectStore();  // requires that no snapshot is held
+  ~ObjectStore();
   ObjectStore(const ObjectStore&) = delete;
   ObjectStore& operator=(const ObjectStore&) = delete;
 
@@ -202,7 +203,7 @@ class ObjectStore {
   // is complete.
   Missing missing(ObjectId cursor, std::size_t limit, std::size_t visits);
 
-  [[nodiscard]] StoreCounters counters() const;  // any thread
+  [[nodiscard]] StoreCounters counters() const;
 
  private:
   struct State;
