@@ -54,17 +54,17 @@ void ObjectStore::State::make_room() {
   while (more && forest().residency().over()) forest().trim(kAtOnce, options.memory_bytes, more);
 }
 
-ReadOutcome ObjectStore::State::read(Node* top, ObjectId id) {
+ReadOutcome ObjectStore::State::read(Node* top, ObjectId id, Residency::After after) {
   const Forest::Found found = Forest::find(top, id);
   if (found.absent != nullptr) return {{Status::kMissing, want(found.absent)}, {}};
   if (found.leaf == nullptr) return {{Status::kNone, {}}, {}};
-  if (auto bytes = forest().residency().get(found.leaf)) return {{Status::kDone, {}}, std::move(*bytes)};
+  if (auto bytes = forest().residency().get(found.leaf, after)) return {{Status::kDone, {}}, std::move(*bytes)};
   return {{Status::kMissing, want(found.leaf)}, {}};
 }
 
 ReadOutcome ObjectStore::read(ObjectId id) {
   if (state_->root_wanted) return {{Status::kMissing, state_->root_want()}, {}};
-  ReadOutcome out = state_->read(state_->head, id);
+  ReadOutcome out = state_->read(state_->head, id, Residency::After::kKeep);
   state_->make_room();
   return out;
 }
@@ -123,7 +123,9 @@ void ObjectStore::revert(const Snapshot& to) {
   state_->root_wanted.reset();
 }
 
-ReadOutcome ObjectStore::read(const Snapshot& snapshot, ObjectId id) { return state_->read(snapshot->top, id); }
+ReadOutcome ObjectStore::read(const Snapshot& snapshot, ObjectId id) {
+  return state_->read(snapshot->top, id, Residency::After::kLeave);
+}
 
 Totals ObjectStore::totals(const Snapshot& snapshot) {
   if (snapshot->top == nullptr) return {};

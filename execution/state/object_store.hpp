@@ -145,7 +145,7 @@ class ObjectStore {
   [[nodiscard]] std::optional<Snapshot> snapshot();
   // The head becomes what it was then.
   void revert(const Snapshot& to);
-  // As read(). Any thread.
+  // As read(), but what comes from the disk is not kept in memory. Any thread.
   ReadOutcome read(const Snapshot& snapshot, ObjectId id);
   // Any thread.
   [[nodiscard]] static Totals totals(const Snapshot& snapshot);

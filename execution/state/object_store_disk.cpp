@@ -132,6 +132,7 @@ void ObjectStore::State::load(const Manifest& manifest) {
   Loader loader{*this, next_record};
   Node* top = nullptr;
   if (manifest.image.top) top = loader.load(*manifest.image.top, manifest.top, whole);
+  damaged_inner = !whole;
   doomed = sorted(std::move(doomed));
   persisted = track(top, Version::Kind::kSnapshot);
   persisted->set_root();
@@ -196,7 +197,7 @@ ObjectStore::State::Entered ObjectStore::State::enter(Node* node, Record& record
     persist->stack.push_back({as_inner(node), 0, {}});
     return Entered::kPushed;
   }
-  const auto bytes = forest().residency().get(as_leaf(node));
+  const auto bytes = forest().residency().get(as_leaf(node), Residency::After::kLeave);
   if (!bytes) return Entered::kMissing;
   record = next_record++;
   forest().disk()->put(record, bytes->view());
@@ -261,7 +262,8 @@ Result<Progress> ObjectStore::State::finish() {
   std::vector<Record> come;
   Node* const before = persisted ? persisted->top : nullptr;
   difference(before, persist->snapshot->top, gone);
-  difference(persist->snapshot->top, before, come);
+  // After damage the two may share nodes that are written again: then all of the new one counts as new.
+  difference(persist->snapshot->top, damaged_inner ? nullptr : before, come);
   // Written for a persist that was abandoned, or needed by older versions in memory alone: gone after a restart. What an
   // older version lost and this one has again stays.
   const std::vector<Record> dead = sorted(forest().residency().take_dead());
@@ -275,6 +277,7 @@ Result<Progress> ObjectStore::State::finish() {
   if (!flush(true)) return Error{disk.error()};
   persisted = std::move(persist->snapshot);
   persist.reset();
+  damaged_inner = false;
   return Progress::kDone;
 }
 

@@ -24,7 +24,7 @@ std::optional<Part> ObjectStore::part(const Snapshot& snapshot, const Want& want
   if (node == nullptr || node->is_absent() || node->digest != want.digest) return std::nullopt;
   if (node->is_leaf() != (want.kind == PartKind::kObject)) return std::nullopt;
   if (!node->is_leaf()) return Part{PartKind::kNode, want.place, SharedBytes(encode(Forest::image(as_inner(node))))};
-  auto bytes = state_->forest().residency().get(as_leaf(node));
+  auto bytes = state_->forest().residency().get(as_leaf(node), Residency::After::kLeave);
   if (!bytes) return std::nullopt;
   return Part{PartKind::kObject, want.place, std::move(*bytes)};
 }
@@ -36,7 +36,7 @@ std::vector<Part> ObjectStore::path(const Snapshot& snapshot, const PathQuery& q
   Node* node = snapshot->top;
   while (node != nullptr && covers(node->place(), query.id.value) && !node->is_absent()) {
     if (node->is_leaf()) {
-      if (auto bytes = state_->forest().residency().get(as_leaf(node))) {
+      if (auto bytes = state_->forest().residency().get(as_leaf(node), Residency::After::kLeave)) {
         out.push_back({PartKind::kObject, node->place(), std::move(*bytes)});
       }
       return out;

@@ -57,14 +57,14 @@ void Residency::admit(Leaf* leaf, ByteView bytes) {
   if (leaf->absent.exchange(false, std::memory_order_release)) take_absent();
 }
 
-std::optional<SharedBytes> Residency::get(Leaf* leaf) {
+std::optional<SharedBytes> Residency::get(Leaf* leaf, After after) {
   Record tried = 0;
   for (;;) {
     Record record = 0;
     {
       const std::lock_guard lock(mutex_);
       if (leaf->slot != kNoSlot) {
-        leaf->touched.store(true, std::memory_order_relaxed);
+        if (after == After::kKeep) leaf->touched.store(true, std::memory_order_relaxed);
         return shared(leaf->bytes, leaf->length);
       }
       record = leaf->record.load(std::memory_order_relaxed);
@@ -84,7 +84,7 @@ std::optional<SharedBytes> Residency::get(Leaf* leaf) {
     SharedBytes out = shared(held, leaf->length);
     const std::lock_guard lock(mutex_);
     ++counters_.loaded;
-    if (leaf->slot == kNoSlot) link(leaf, std::move(held));
+    if (after == After::kKeep && leaf->slot == kNoSlot) link(leaf, std::move(held));
     return out;
   }
 }
@@ -133,7 +133,7 @@ std::vector<Record> Residency::take_dead() {
 bool Residency::digest(Leaf* leaf) {
   if (leaf->digest_ready()) return true;
   if (!leaf->claim_digest()) return leaf->digest_ready();
-  const std::optional<SharedBytes> bytes = get(leaf);
+  const std::optional<SharedBytes> bytes = get(leaf, After::kLeave);
   ZZ_ASSERT(bytes);  // what leaves memory has its digest
   leaf->set_digest(object_digest(leaf->id(), bytes->view()));
   return true;

@@ -22,8 +22,10 @@ class Residency {
 
   // Gives a leaf its bytes, which are right. Absent ones are so no longer.
   void admit(Leaf* leaf, ByteView bytes);
-  // Nothing: absent. Read from disk if need be, and then verified.
-  std::optional<SharedBytes> get(Leaf* leaf);
+  // Nothing: absent. Read from disk if need be, and then verified. kKeep: it is to stay in memory, which the caller makes
+  // room for.
+  enum class After { kKeep, kLeave };
+  std::optional<SharedBytes> get(Leaf* leaf, After after);
   // A leaf is about to be freed, or a node's record is not needed any more.
   void forget(Leaf* leaf);
   void forget_record(Record record);

@@ -65,7 +65,7 @@ struct ObjectStore::State {
   Forest& forest() { return shared->forest; }
   [[nodiscard]] Want want(const Node* node) const;
   [[nodiscard]] Want root_want() const { return {PartKind::kRoot, {}, kRootBytesMax, *root_wanted}; }
-  ReadOutcome read(Node* top, ObjectId id);
+  ReadOutcome read(Node* top, ObjectId id, Residency::After after);
   void make_room();
   Snapshot track(Node* top, Version::Kind kind);
 
@@ -108,6 +108,7 @@ struct ObjectStore::State {
   ObjectId pass_at;
 
   Snapshot persisted;
+  bool damaged_inner = false;  // it came from the disk without some of its inner nodes
   std::optional<Persist> persist;
   Record next_record = 1;
   std::uint64_t spent = 0;                         // bytes of this persist_some()
