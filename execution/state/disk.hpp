@@ -6,7 +6,8 @@
 //   PATH/objects.damaged-<i>  set aside, for people
 //
 // Invariants:
-//  1. A batch is written whole or not at all, and batches in order. What the last synced batch says survives a power cut.
+//  1. A batch is written whole or not at all, and batches in order. What the last synced batch says survives a power
+//     cut.
 //  2. The manifest names a snapshot all of whose records were written before it.
 //  3. Records that no manifest knows (a half-written snapshot, spilled objects) are gone after open().
 //  4. After a failed write nothing is written any more.

@@ -3,7 +3,8 @@
 // Forest: the trees of all versions of one store, which share their nodes.
 //
 // find, next, digest_some, image and drop may run on any thread over the tree of a held version; put and erase on the
-// head's thread over the head's. A tree is named by its top node; a top that an operation takes over is written "owned".
+// head's thread over the head's. A tree is named by its top node; a top that an operation takes over is written
+// "owned".
 
 #include <cstdint>
 #include <memory>

@@ -2,9 +2,9 @@
 
 // Tree nodes of the object store, shared between its versions by reference counts.
 //
-// A leaf never changes its object: only where the bytes are (in memory, on disk, absent). An inner node changes in place
-// only while one version alone holds it, or once, when an absent one is supplied. Digests are written by whoever claimed
-// the node, once, and read by others after digest_state says kReady.
+// A leaf never changes its object: only where the bytes are (in memory, on disk, absent). An inner node changes in
+// place only while one version alone holds it, or once, when an absent one is supplied. Digests are written by whoever
+// claimed the node, once, and read by others after digest_state says kReady.
 
 #include <atomic>
 #include <bit>
@@ -15,8 +15,8 @@
 
 namespace zz::execution::state {
 
-// A record on disk: its number, from 1; 0: none. Records of spilled objects live until the store closes, the others as long
-// as a persisted snapshot or a version in memory needs them.
+// A record on disk: its number, from 1; 0: none. Records of spilled objects live until the store closes, the others as
+// long as a persisted snapshot or a version in memory needs them.
 using Record = std::uint64_t;
 constexpr Record kSpillBit = Record{1} << 63;
 

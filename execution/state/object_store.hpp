@@ -1,13 +1,13 @@
 #pragma once
 
-// ObjectStore: the state of one service: objects of up to 64 KiB under 64-bit ids, with copy-on-write snapshots, a Merkle
-// tree over them (parts.hpp) and, given a directory, a disk under them (docs/protocol.md §6, §10).
+// ObjectStore: the state of one service: objects of up to 64 KiB under 64-bit ids, with copy-on-write snapshots, a
+// Merkle tree over them (parts.hpp) and, given a directory, a disk under them (docs/protocol.md §6, §10).
 //
 //   head       the state that execution reads and writes
 //   snapshot   an immutable earlier head; taking one costs nothing, keeping it costs what changed since
-//   absent     said of an object or an inner node of which only the verified digest is known: its bytes were not fetched
-//              yet, or the disk lost them. Execution that needs it is told what to fetch (Want), and goes on once
-//              supply() took it.
+//   absent     said of an object or an inner node of which only the verified digest is known: its bytes were not
+//              fetched yet, or the disk lost them. Execution that needs it is told what to fetch (Want), and goes on
+//              once supply() took it.
 //   persisted  a snapshot that is whole on disk and comes back from open()
 //
 // Invariants:
@@ -15,15 +15,16 @@
 //     to the digest in their verified parent; bytes that the disk gives back are hashed each time.
 //  2. Equal sets of (id, bytes) have equal roots, whatever was written, erased, fetched, spilled or restarted before.
 //  3. A failed read of an absent thing changes nothing.
-//  4. Resident object bytes stay about below memory_bytes where a directory is given and its disk works, aside from what
-//     readers hold and RocksDB's own buffers (100 MiB at most). The tree itself is always in memory: about 120 bytes per object (docs/decisions/0019).
+//  4. Resident object bytes stay about below memory_bytes where a directory is given and its disk works, aside from
+//     what readers hold and RocksDB's own buffers (100 MiB at most). The tree itself is always in memory: about 120
+//     bytes per object (docs/decisions/0019).
 //  5. open() gives back the last snapshot whose persist_some() returned kDone, or a later one, or none and says why.
 //  6. After a failed write to the disk nothing is written to it any more; disk_error() says so. What is in memory stays
 //     right and readable.
 //
-// Threads: one thread (the loop's) owns the head: everything without a note. "Beside" functions may run on other threads
-// at the same time, each at most once at a time; the store starts none (RocksDB has its own). Snapshots may be copied,
-// used and dropped on any thread, and may outlive the store.
+// Threads: one thread (the loop's) owns the head: everything without a note. "Beside" functions may run on other
+// threads at the same time, each at most once at a time; the store starts none (RocksDB has its own). Snapshots may be
+// copied, used and dropped on any thread, and may outlive the store.
 //
 // Blocking: read() and part() of an object that is not in memory read the disk (one small read). write() and supply()
 // above memory_bytes first write cold objects to it, unless trim_some() runs ahead of them.
@@ -130,11 +131,12 @@ class ObjectStore {
 
   // kDone, kNone or kMissing.
   ReadOutcome read(ObjectId id);
-  // Sets the whole object. kDone, kMissing (an inner node on its path), kOversize or kFull. The old bytes are not needed.
+  // Sets the whole object. kDone, kMissing (an inner node on its path), kOversize or kFull. The old bytes are not
+  // needed.
   Outcome write(ObjectId id, ByteView bytes);
   // kDone, kNone or kMissing (an inner node on its path).
   Outcome erase(ObjectId id);
-  // The first object whose id is at least `from`: kDone, kNone or kMissing (an inner node).
+  // The first object whose id is at least `from`: kDone, kNone or kMissing (an inner node). The largest id has no next.
   [[nodiscard]] NextOutcome next(ObjectId from) const;
   // Of the head; known whole once its root record is there, zero before.
   [[nodiscard]] Totals totals() const;
@@ -160,8 +162,8 @@ class ObjectStore {
 
   // ---- the disk
 
-  // Starts to write `snapshot`, whose root() is known, with `label` (up to kLabelBytesMax). What another persist had not
-  // finished is abandoned. Errors: no directory, no digests yet, disk_error(). Not while persist_some() runs.
+  // Starts to write `snapshot`, whose root() is known, with `label` (up to kLabelBytesMax). What another persist had
+  // not finished is abandoned. Errors: no directory, no digests yet, disk_error(). Not while persist_some() runs.
   Result<void> begin_persist(const Snapshot& snapshot, Bytes label);
   // Writes about `bytes` more; kDone: it is whole and synced. An error is for good. Beside.
   Result<Progress> persist_some(std::uint64_t bytes);
@@ -176,9 +178,9 @@ class ObjectStore {
   // What `want` asks for, if the snapshot holds it; an object or node with another digest is not handed out. Requires
   // root(snapshot). Any thread.
   [[nodiscard]] std::optional<Part> part(const Snapshot& snapshot, const Want& want);
-  // All parts from the inner node at `below` or deeper (root record first if `with_root`) down to object `id`, so that one
-  // answer serves a first touch: each is verified by the one before. Ends early where the snapshot lacks a part; where
-  // there is no such object the last node proves it. Requires root(snapshot). Any thread.
+  // All parts from the inner node at `below` or deeper (root record first if `with_root`) down to object `id`, so that
+  // one answer serves a first touch: each is verified by the one before. Ends early where the snapshot lacks a part;
+  // where there is no such object the last node proves it. Requires root(snapshot). Any thread.
   struct PathQuery {
     ObjectId id;
     std::uint8_t below = 0;  // nibbles; what is above it the asker holds
@@ -188,19 +190,19 @@ class ObjectStore {
 
   // ---- taking state from others
 
-  // The head becomes the state with this root digest, known by nothing else; the caller has it from a stable certificate.
-  // What the head before (and an unfinished one before that) holds is reused wherever digests are equal.
+  // The head becomes the state with this root digest, known by nothing else; the caller has it from a stable
+  // certificate. What the head before (and an unfinished one before that) holds is reused wherever digests are equal.
   void adopt(const Digest& root);
-  // Takes a part of the head or a snapshot. kOversize, kMalformed, kWrongDigest: the source lies; kDuplicate: it is there;
-  // kNotWanted: nothing of that place is absent. Counted; nothing but kNone changes anything.
+  // Takes a part of the head or a snapshot. kOversize, kMalformed, kWrongDigest: the source lies; kDuplicate: it is
+  // there; kNotWanted: nothing of that place is absent. Counted; nothing but kNone changes anything.
   Refusal supply(const Part& part);
   // Absent parts of the head, in id order from `cursor` on.
   struct Missing {
     std::vector<Want> wants;
     std::optional<ObjectId> next;  // where to go on; nothing: the end was reached
   };
-  // Up to `limit` of them, looking at no more than `visits` nodes (>= 1024). From {} to the end without a want: the head
-  // is complete.
+  // Up to `limit` of them, looking at no more than `visits` nodes (>= 1024). From {} to the end without a want: the
+  // head is complete.
   Missing missing(ObjectId cursor, std::size_t limit, std::size_t visits);
 
   [[nodiscard]] StoreCounters counters() const;

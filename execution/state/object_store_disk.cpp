@@ -264,8 +264,8 @@ Result<Progress> ObjectStore::State::finish() {
   difference(before, persist->snapshot->top, gone);
   // After damage the two may share nodes that are written again: then all of the new one counts as new.
   difference(persist->snapshot->top, damaged_inner ? nullptr : before, come);
-  // Written for a persist that was abandoned, or needed by older versions in memory alone: gone after a restart. What an
-  // older version lost and this one has again stays.
+  // Written for a persist that was abandoned, or needed by older versions in memory alone: gone after a restart. What
+  // an older version lost and this one has again stays.
   const std::vector<Record> dead = sorted(forest().residency().take_dead());
   std::vector<Record> lost = united(united(doomed, sorted(std::move(gone))), sorted(std::move(written)));
   doomed = without(without(lost, sorted(std::move(come))), dead);
@@ -284,6 +284,7 @@ Result<Progress> ObjectStore::State::finish() {
 Result<Progress> ObjectStore::persist_some(std::uint64_t bytes) {
   State& state = *state_;
   if (!state.persist) return Progress::kDone;
+  if (state.forest().disk()->failed()) return Error{state.forest().disk()->error()};
   state.spent = 0;
   const Progress progress = state.walk(bytes);
   if (!state.flush(false)) return Error{state.forest().disk()->error()};

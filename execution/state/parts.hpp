@@ -3,14 +3,15 @@
 // What the state of a service is made of when it travels or is signed: objects, inner nodes and the root record, their
 // digests and their encodings (docs/protocol.md §6, §10). Plain values, any thread.
 //
-// The state is a set of objects, bytes under 64-bit ids. Over it stands a radix tree of fanout 16 over the id's nibbles,
-// most significant first, with paths compressed: an inner node has at least two children. So the tree, and with it the
-// root digest, depends on the set alone and not on its history.
+// The state is a set of objects, bytes under 64-bit ids. Over it stands a radix tree of fanout 16 over the id's
+// nibbles, most significant first, with paths compressed: an inner node has at least two children. So the tree, and
+// with it the root digest, depends on the set alone and not on its history.
 //
 // Invariants:
 //  1. The digests of objects, inner nodes and root records have domains of their own, so none passes for another.
-//  2. An object's digest binds its id; an inner node's binds its place, and of each child the place, the number and bytes
-//     of the objects below it, and the digest. So a part's size is known from its verified parent before the part comes.
+//  2. An object's digest binds its id; an inner node's binds its place, and of each child the place, the number and
+//     bytes of the objects below it, and the digest. So a part's size is known from its verified parent before the part
+//     comes.
 //  3. A part has one encoding; what decodes encodes to the same bytes.
 
 #include <cstddef>
@@ -80,8 +81,8 @@ Digest root_digest(const RootImage& root);
 
 Bytes encode(const NodeImage& node);
 Bytes encode(const RootImage& root);
-// Nothing: malformed, not in its one encoding, or impossible (a child outside its parent's place or at another's nibble,
-// fewer than two children, an object above kObjectBytesMax, sums that overflow). Says nothing about digests.
+// Nothing: malformed, not in its one encoding, or impossible (a child outside its parent's place or at another's
+// nibble, fewer than two children, an object above kObjectBytesMax, sums that overflow). Says nothing about digests.
 std::optional<NodeImage> decode_node(ByteView bytes);
 std::optional<RootImage> decode_root(ByteView bytes);
 

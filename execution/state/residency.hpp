@@ -3,8 +3,8 @@
 // Residency: which objects' bytes are in memory. Second chance (the clock algorithm; Corbató, 1969) over the resident
 // leaves of all versions; bytes leave memory only if the disk has them. Any thread.
 //
-// A leaf's `bytes` and `slot` are read and written under the mutex only; its `record` is written under it. A leaf in the
-// ring is alive: whoever frees one takes it out first.
+// A leaf's `bytes` and `slot` are read and written under the mutex only; its `record` is written under it. A leaf in
+// the ring is alive: whoever frees one takes it out first.
 
 #include <cstdint>
 #include <mutex>
@@ -22,8 +22,8 @@ class Residency {
 
   // Gives a leaf its bytes, which are right. Absent ones are so no longer.
   void admit(Leaf* leaf, ByteView bytes);
-  // Nothing: absent. Read from disk if need be, and then verified. kKeep: it is to stay in memory, which the caller makes
-  // room for.
+  // Nothing: absent. Read from disk if need be, and then verified. kKeep: it is to stay in memory, which the caller
+  // makes room for.
   enum class After { kKeep, kLeave };
   std::optional<SharedBytes> get(Leaf* leaf, After after);
   // A leaf is about to be freed, or a node's record is not needed any more.

@@ -261,6 +261,69 @@ TEST(StateDisk, WhatTheDiskLostOrChangedIsAbsentAndIsFetchedAgain) {
   }
 }
 
+// A replica that was down has an older state on disk and takes the difference from others, in scarce memory; it is not
+// persisted before it is whole.
+TEST(StateDisk, AnOlderStateOnDiskIsReusedAndTheFetchedOneIsPersisted) {
+  for (std::uint64_t seed = 1; seed <= 4; ++seed) {
+    const TempDir dir;
+    const auto source = in_memory();
+    Prng prng(seed);
+    Model model;
+    for (int i = 0; i < 400; ++i) change(*source, model, prng, 3'000);
+    {
+      auto opened = open(dir.path);
+      fill(*opened.store, model);
+      persist(*opened.store, take(*opened.store), 1);
+    }
+    for (int i = 0; i < 25; ++i) change(*source, model, prng, 3'000);
+    const Snapshot given = take(*source);
+    const Digest root = digest_of(*source, given);
+
+    auto opened = open(dir.path);
+    ObjectStore& store = *opened.store;
+    opened.persisted.reset();
+    store.adopt(root);
+    std::size_t fetched = 0;
+    bool waited = false;
+    for (;;) {
+      const auto wants = store.missing({}, 4, 1'024).wants;
+      if (wants.empty()) break;
+      for (const Want& want : wants) {
+        const auto part = source->part(given, want);
+        ASSERT_TRUE(part);
+        ASSERT_EQ(store.supply(*part), Refusal::kNone);
+        ++fetched;
+      }
+      if (fetched > 5 && !waited && store.counters().absent > 4) {
+        const Snapshot early = take(store);
+        EXPECT_EQ(digest_of(store, early), root);
+        ASSERT_TRUE(store.begin_persist(early, label_of(2)));
+        Result<Progress> progress = Progress::kMore;
+        while (progress && *progress == Progress::kMore) progress = store.persist_some(5'000);
+        ASSERT_TRUE(progress);
+        EXPECT_EQ(*progress, Progress::kMissing);
+        waited = true;
+      }
+    }
+    EXPECT_TRUE(waited);
+    EXPECT_LT(fetched, 200u) << "25 changes";
+    if (seed % 2 == 0) {  // the one that waited goes on
+      Result<Progress> progress = Progress::kMore;
+      while (progress && *progress == Progress::kMore) progress = store.persist_some(5'000);
+      ASSERT_TRUE(progress);
+      EXPECT_EQ(*progress, Progress::kDone);
+    } else {
+      persist(store, take(store), 2);
+    }
+    EXPECT_LE(store.counters().bytes_resident, kMemory);
+    opened.store.reset();
+    opened = open(dir.path);
+    EXPECT_EQ(round_of(opened.label), 2u);
+    EXPECT_EQ(ObjectStore::root(opened.persisted), root);
+    expect_equal(*opened.store, model);
+  }
+}
+
 TEST(StateDisk, NoFlippedByteInAnyFileIsEverRead) {
   const TempDir whole;
   Prng prng(13);
@@ -394,13 +457,13 @@ struct Writer {
     out = ::fdopen(ends[0], "r");
   }
   ~Writer() { ::fclose(out); }
-  // The last line that came, to the end of its output.
-  std::string last_line() {
+  // The last of the next lines that came, or of all to the end of its output.
+  std::string last_line(std::uint64_t lines = ~std::uint64_t{0}) {
     char line[64];
-    std::string last;
-    while (::fgets(line, sizeof line, out) != nullptr) last = line;
+    for (; lines > 0 && ::fgets(line, sizeof line, out) != nullptr; --lines) last = line;
     return last;
   }
+  std::string last;
   pid_t pid = 0;
   FILE* out = nullptr;
 };
@@ -412,7 +475,8 @@ TEST(StateDisk, AProcessKilledAtAnyMomentLeavesItsLastWholeSnapshot) {
   std::uint64_t reached = 0;
   for (int kill_number = 0; kill_number < 12; ++kill_number) {
     Writer writer(dir.path, kSeed, false);
-    ::usleep(static_cast<useconds_t>(20'000 + prng.below(150'000)));
+    static_cast<void>(writer.last_line(prng.below(6)));
+    ::usleep(static_cast<useconds_t>(prng.below(20'000)));
     ::kill(writer.pid, SIGKILL);
     const std::string line = writer.last_line();
     int status = 0;
@@ -433,6 +497,13 @@ TEST(StateDisk, AProcessKilledAtAnyMomentLeavesItsLastWholeSnapshot) {
     reached = round;
   }
   EXPECT_GT(reached, 12u) << "the kills came before anything happened";
+  Model model;
+  for (std::uint64_t i = 1; i <= reached; ++i) advance(model, kSeed, i, nullptr);
+  auto opened = open(dir.path);
+  const std::size_t nodes = nodes_of(*opened.store, opened.persisted, model);
+  opened.persisted.reset();
+  opened.store.reset();
+  EXPECT_EQ(Raw(dir.path).records().size(), nodes) << "nothing half-written stays";
 }
 
 TEST(StateDisk, AFullDiskIsNamedAndLeavesTheLastWholeSnapshot) {

@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <thread>
 
 #include "tests/execution/state/store_test_model.hpp"
 
@@ -294,6 +295,32 @@ TEST(StateFetch, ANewerRootDuringATransferLosesNothingThatCame) {
     EXPECT_EQ(root_of(*store), source.root);
     EXPECT_LT(fetched, 4u * (1 + 10 * 12)) << "what changed, not what is there";
   }
+}
+
+// For the thread sanitizer above all: a snapshot is read and given to others while its parts come.
+TEST(StateFetch, PartsAreGivenToOthersWhileOthersStillCome) {
+  Source source(61, 3'000);
+  const auto store = in_memory();
+  store->adopt(source.root);
+  EXPECT_EQ(store->supply(source.give({PartKind::kRoot, {}, 0, source.root})), Refusal::kNone);
+  const Snapshot snapshot = take(*store);
+  EXPECT_EQ(digest_of(*store, snapshot), source.root);
+  std::thread reader([&] {
+    for (std::size_t done = 0; done < source.model.size();) {
+      done = 0;
+      for (const auto& [id, bytes] : source.model) {
+        const ReadOutcome read = store->read(snapshot, ObjectId{id});
+        const std::vector<Part> path = store->path(snapshot, {ObjectId{id}});
+        if (read.status != Status::kDone) continue;
+        ++done;
+        EXPECT_EQ(read.bytes, SharedBytes::copy(bytes));
+        EXPECT_TRUE(store->part(
+            snapshot, {PartKind::kObject, place_of(ObjectId{id}), bytes.size(), object_digest(ObjectId{id}, bytes)}));
+      }
+    }
+  });
+  fetch_all(*store, source);
+  reader.join();
 }
 
 TEST(StateFetch, ASnapshotHandsOutNothingUnderAnotherDigest) {
