@@ -14,6 +14,11 @@
 #include "tests/execution/state/state_writer.hpp"
 #include "tests/execution/temp_dir.hpp"
 
+#ifdef __SANITIZE_THREAD__
+// The system's RocksDB is not instrumented: the sanitizer does not see what orders its own threads.
+extern "C" const char* __tsan_default_suppressions() { return "race:librocksdb\n"; }
+#endif
+
 namespace zz::execution::state::testing {
 namespace {
 
