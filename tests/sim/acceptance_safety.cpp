@@ -261,10 +261,10 @@ TEST(Acceptance, AS10_CheckpointsMoveDuringViewChanges) {
 }
 
 TEST(Acceptance, AS11_NullFullAndRepeatedBatches) {
-  const Sweep sweep(120, [](std::uint64_t seed) {
+  const Sweep sweep(130, [](std::uint64_t seed) {
     Plan plan = calm(seed);
-    plan.requests = 300;
-    plan.clients = 10;  // more that wait, and so more that are proposed twice
+    plan.requests = 600;
+    plan.clients = 20;  // more that wait, and so more that are proposed twice
     plan.byzantine_nodes = {{NodeId{0}, seed % 2 == 0 ? "equivocate" : "mixed"}};
     plan.faults = kBadNetwork;
     plan.configure = [](crypto::ClusterFile& cluster) { cluster.limits.batch_requests_max = 4; };
