@@ -13,8 +13,13 @@
 #include "tests/support/raw_peer.hpp"
 #include "tests/support/run_until.hpp"
 
+// The sanitizers bring their own allocator, of which mallinfo2 knows nothing.
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define ZZ_OWN_ALLOCATOR 1  // the sanitizer's: mallinfo2 knows nothing
+#define ZZ_OWN_ALLOCATOR 1
+#elif defined(__has_feature)  // clang
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define ZZ_OWN_ALLOCATOR 1
+#endif
 #endif
 
 namespace zz::net {
