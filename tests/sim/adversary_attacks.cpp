@@ -362,16 +362,11 @@ class Complain final : public Faulty {
     }
   }
 
-  // Remembers complaints for some five seconds after they were taken back. One that keeps them for ever can end a view
-  // once, at any time (decision 0014), which L2 knows nothing of.
+  // Keeps complaints after they were taken back: it can end each of these views once, at any time (decision 0014).
   void hear(NodeId from, const Progress& progress) {
-    if (progress.complains) {
-      calm_[from] = 0;
-      heard_[progress.view][from] = progress.complaint;
-      if (heard_.size() > kViewsMax) heard_.erase(heard_.begin());
-    } else if (++calm_[from] == kCalmMax) {
-      for (auto& [view, parts] : heard_) parts.erase(from);
-    }
+    if (!progress.complains) return;
+    heard_[progress.view][from] = progress.complaint;
+    if (heard_.size() > kViewsMax) heard_.erase(heard_.begin());
   }
   [[nodiscard]] std::vector<StableCertificate::Part> shown(AdversaryWorld& world, View view) const {
     std::map<NodeId, crypto::Signature> parts;
@@ -379,9 +374,16 @@ class Complain final : public Faulty {
     for (const auto& [node, key] : world.keys) {
       parts[node] = key->sign(complaint_fields(world.cluster.id, bearings_.service, node, view));
     }
+    const std::size_t quorum = 2 * world.cluster.f + 1;
     std::vector<StableCertificate::Part> out;
-    if (parts.size() < 2 * world.cluster.f + 1) return out;
-    count(world.counters, "byzantine.complain.shown");
+    if (parts.size() < quorum) {
+      if (!odds(world.prng, 30)) return out;
+      count(world.counters, "byzantine.complain.forged");
+      const crypto::Signature own = parts.at(world.self);
+      for (std::uint16_t i = 0; parts.size() < quorum; ++i) parts.try_emplace(NodeId{i}, own);
+    } else {
+      count(world.counters, "byzantine.complain.shown");
+    }
     for (const auto& [node, signature] : parts) out.push_back({node, signature});
     return out;
   }
@@ -427,11 +429,9 @@ class Complain final : public Faulty {
   }
 
   static constexpr std::size_t kViewsMax = 8;
-  static constexpr std::uint32_t kCalmMax = 25;
 
   Bearings bearings_;
   std::map<View, std::map<NodeId, crypto::Signature>> heard_;
-  std::map<NodeId, std::uint32_t> calm_;  // PROGRESS without a complaint since the last one
 };
 
 }  // namespace

@@ -96,6 +96,10 @@ class Witness {
   // have no more reason to; nothing when all is well.
   [[nodiscard]] virtual std::optional<std::string> open_complaint(const std::set<NodeId>& core,
                                                                   Micros before) const = 0;
+  // A view that a node of the core left at `since` or later, though its primary is of the core and f+1 correct nodes
+  // had not complained of it before that time; nothing when there is none.
+  [[nodiscard]] virtual std::optional<std::string> needless_change(const std::set<NodeId>& core,
+                                                                   Micros since) const = 0;
   // At the end of a run: the invariants that need the whole story (linearizable client history, prefixes, at most
   // once).
   [[nodiscard]] virtual std::optional<std::string> final_violation() = 0;

@@ -288,6 +288,9 @@ class TheWitness final : public Witness {
   [[nodiscard]] std::optional<std::string> open_complaint(const std::set<NodeId>& core, Micros before) const override {
     return complaints_.open_complaint(core, before);
   }
+  [[nodiscard]] std::optional<std::string> needless_change(const std::set<NodeId>& core, Micros since) const override {
+    return complaints_.needless_change(core, since);
+  }
 
   [[nodiscard]] std::optional<std::string> final_violation() override {
     clients_.final_check();

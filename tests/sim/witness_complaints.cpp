@@ -139,10 +139,11 @@ void ComplaintWitness::observed(Micros now, const Event& event) {
       node.unclosed.erase(event.n);
       return;
     case EventKind::kComplained:
-      node.complained.insert(event.view);
+      node.complained.emplace(event.view, now);
       check_complaint(now, event);
       return complains(now, node);
     case EventKind::kViewLeft:
+      node.views_left.emplace_back(event.view, now);
       node.view_since = now;
       return leaves(now, node);
     default:  // kViewEntered
@@ -231,6 +232,24 @@ std::optional<std::string> ComplaintWitness::open_complaint(const std::set<NodeI
     }
     for (const auto& [n, since] : node.diverged) {
       if (since < before && ++diverged[n] > ghost_.f) return "f+1 nodes complain of what executors made of " + at(n);
+    }
+  }
+  return std::nullopt;
+}
+
+std::optional<std::string> ComplaintWitness::needless_change(const std::set<NodeId>& core, Micros since) const {
+  const auto complained = [&](View view) {
+    return std::count_if(nodes_.begin(), nodes_.end(), [&](const Node& node) {
+      const auto found = node.complained.find(view);
+      return found != node.complained.end() && found->second < since;
+    });
+  };
+  for (const NodeId id : core) {
+    for (const auto& [view, when] : nodes_[id.value].views_left) {
+      const NodeId primary{static_cast<std::uint16_t>(view.value % nodes_.size())};
+      if (when < since || !core.contains(primary) || complained(view) > ghost_.f) continue;
+      return "node " + std::to_string(id.value) + " left view " + std::to_string(view.value) + " at " +
+             std::to_string(when.value / 1'000) + " ms";
     }
   }
   return std::nullopt;

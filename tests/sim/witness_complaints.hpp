@@ -2,7 +2,8 @@
 
 // The complaints' part of the witness: what correct nodes hold against the active executors (signs of trouble, WAKEs)
 // and against the primary. Each needs a cause that the witness has seen (I22), and once the core is healed none stays
-// open for long (L4: open_complaint(), which the world asks). One thread.
+// open for long (L4), and ends a view of a primary of the core (L2): open_complaint() and needless_change(), which the
+// world asks. One thread.
 //
 // What L4 asks for: f+1 that complain of the same are heard, so it ends: others join them, sleepers are woken, slots
 // evicted. One node alone moves nothing, and may be deceived for as long as nothing happens: a slot that votes for all
@@ -37,6 +38,8 @@ class ComplaintWitness {
   void restarted(Micros now, NodeId node);
 
   [[nodiscard]] std::optional<std::string> open_complaint(const std::set<NodeId>& core, Micros before) const;
+  // What f+1 correct nodes complained of before, a liar may show at any time, once (decision 0014).
+  [[nodiscard]] std::optional<std::string> needless_change(const std::set<NodeId>& core, Micros since) const;
 
  private:
   struct Channel {
@@ -60,7 +63,8 @@ class ComplaintWitness {
     // Of any life:
     std::set<std::pair<SlotId, Incarnation>> dead;  // says their host
     std::vector<Told> told;                         // by sender
-    std::set<View> complained;                      // of these
+    std::map<View, Micros> complained;              // of these, first then
+    std::vector<std::pair<View, Micros>> views_left;
   };
 
   void check_sign(Micros now, const Event& event);

@@ -33,6 +33,9 @@ struct Complaint : Story {
     const Micros before{now.value - since_ms * 1'000};
     return witness->open_complaint({node(0), node(1), node(2)}, before).value_or("none");
   }
+  [[nodiscard]] std::string needless(Micros since) const {
+    return witness->needless_change({node(0), node(1), node(2)}, since).value_or("none");
+  }
 };
 
 // ---- I22: the cause --------------------------------------------------------------------------------------------
@@ -129,6 +132,26 @@ TEST(ComplaintWitnessTest, I22CatchesAComplaintThatFollowsTooFew) {
     s.complains(node(2), View{}, enough);
     s.event(EventKind::kComplained, Seq{1}, node(0), {}, "others");
     EXPECT_THAT(s.violation(), StartsWith(enough ? "none" : "I22 "));
+  }
+}
+
+// ---- L2: views settle ------------------------------------------------------------------------------------------
+
+// Node 3 is not of the core; node 0 is the primary of view 0.
+TEST(ComplaintWitnessTest, L2CatchesAViewThatIsLeftWithoutNeed) {
+  for (const std::uint32_t complained : {0u, 1u, 2u}) {
+    Complaint s;
+    s.pass(10'000);
+    for (std::uint32_t i = 1; i <= complained; ++i) s.event(EventKind::kComplained, Seq{}, node(i), {}, "silent");
+    s.pass(1'000);
+    const Micros since = s.now;
+    EXPECT_EQ(s.needless(since), "none");
+    s.event(EventKind::kComplained, Seq{}, node(2), {}, "silent");  // after it: does not count
+    s.event(EventKind::kViewLeft, Seq{}, node(3), {}, "complaints");
+    EXPECT_EQ(s.needless(since), "none");
+    s.event(EventKind::kViewLeft, Seq{}, node(1), {}, "shown");
+    EXPECT_THAT(s.needless(since), StartsWith(complained < 2 ? "node 1 left view 0" : "none")) << complained;
+    EXPECT_EQ(s.needless(Micros{since.value + 1}), "none");
   }
 }
 

@@ -150,8 +150,7 @@ class World final : public Endpoints {
   Micros phase_began_{};
   std::uint32_t for_later_ = 0;  // requests kept for after the healing
   std::uint32_t for_trickle_ = 0;
-  std::uint64_t settled_view_changes_ = 0;
-  View settled_view_{};
+  Micros answered_at_;
   Micros second_began_{};
   std::uint64_t second_events_ = 0;
   std::vector<std::uint64_t> seen_view_changes_;  // by node
