@@ -194,10 +194,12 @@ bool World::settled() const {
 
 void World::check_settled() {
   if (!settled()) return late("L5", "the core does not stay together, or its checkpoints lag");
-  // A hostile client can have each node left once. What waited for a message that the network lost before the healing
-  // may be complained of for a timeout after it.
+  // A hostile client can have each node left once. A node that the network cut off before the healing hears of its view
+  // with the next PROGRESS, of the order with another, and may complain a timeout later.
   if (!hostile_.empty()) return;
-  const Micros since{std::max(answered_at_.value, healed_at_.value + 2 * kMs * draw_.cluster.timing.view_timeout_ms)};
+  const crypto::Timing& timing = draw_.cluster.timing;
+  const std::int64_t repair = kMs * (std::int64_t{timing.view_timeout_ms} + timing.progress_ms);
+  const Micros since{std::max(answered_at_.value, healed_at_.value + 2 * repair)};
   if (const auto change = kernel_.witness->needless_change(draw_.core, since)) {
     late("L2", "a primary of the core was left after everything had been answered: " + *change);
   }
