@@ -191,7 +191,11 @@ class LieCheckpoint final : public Faulty {
       return replace(parcel, Stable{lie(world, *m->certificate)}, out);
     }
     if (const auto* m = std::get_if<OrderProof>(&body); m != nullptr && odds(world.prng, 60)) {
-      return replace(parcel, lie(world, *m), out);
+      return replace(parcel, lie(world, *m, parcel.to.index), out);
+    }
+    if (const auto* m = std::get_if<Batch>(&body); m != nullptr && parcel.to.role == crypto::Role::kNode) {
+      const auto found = forged_.find({parcel.to.index, m->header->n});
+      if (found != forged_.end()) return replace(parcel, Batch{found->second, batch_digest(*found->second), {}}, out);
     }
     pass(parcel, out);
   }
@@ -277,13 +281,26 @@ class LieCheckpoint final : public Faulty {
     return made;
   }
 
-  [[nodiscard]] OrderProof lie(AdversaryWorld& world, OrderProof m) const {
+  // A batch of its own making, which the proof and the batches that follow it agree on.
+  void forge(AdversaryWorld& world, OrderProof& m, std::uint32_t to) {
+    count(world.counters, "byzantine.lie-checkpoint.forged-batch");
+    const std::size_t index = world.prng.below(m.digests.size());
+    auto header = std::make_shared<BatchHeader>();
+    header->service = bearings_.service;
+    header->n = Seq{m.from.value + index};
+    header->time = Micros{1 + static_cast<std::int64_t>(world.prng.below(1'000))};
+    m.digests[index] = batch_digest(*header);
+    forged_[{to, header->n}] = std::move(header);
+    if (forged_.size() > kForgedMax) forged_.erase(forged_.begin());
+  }
+
+  [[nodiscard]] OrderProof lie(AdversaryWorld& world, OrderProof m, std::uint32_t to) {
     count(world.counters, "byzantine.lie-checkpoint.order-proof");
     const std::uint64_t what = world.prng.below(4);
     if (what == 0 || m.digests.empty()) {
       m.certificate = lie(world, *m.certificate);
     } else if (what == 1) {
-      flip_bit(world.prng, m.digests[world.prng.below(m.digests.size())]);
+      forge(world, m, to);
     } else if (what == 2) {
       m.digests.pop_back();
     } else {
@@ -293,7 +310,10 @@ class LieCheckpoint final : public Faulty {
     return m;
   }
 
+  static constexpr std::size_t kForgedMax = 64;
+
   Bearings bearings_;
+  std::map<std::pair<std::uint32_t, Seq>, HeaderPtr> forged_;  // by node and number
 };
 
 }  // namespace

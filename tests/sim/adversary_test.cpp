@@ -451,6 +451,16 @@ TEST(AdversaryTest, LiesInCheckpointsAreWellSignedAndCertificatesAreNot) {
   const OrderProof proof{certificate, Seq{1}, {Digest{{1}}, Digest{{2}}}};
   for (int i = 0; i < 50; ++i) s.say(proof, 1);
   EXPECT_GT(s.counted("byzantine.lie-checkpoint.order-proof"), 0u);
+  EXPECT_GT(s.counted("byzantine.lie-checkpoint.forged-batch"), 0u);
+  bool forged = false;
+  for (const std::uint64_t n : {1u, 2u}) {
+    const HeaderPtr real = Stage::header(n, 2);
+    const Batch& batch = *only<Batch>(s.say(Batch{real, batch_digest(*real), {}}, 1));
+    EXPECT_EQ(batch.header->n, Seq{n});
+    EXPECT_EQ(batch.digest, batch_digest(*batch.header));
+    forged = forged || batch.header->references.empty();
+  }
+  EXPECT_TRUE(forged);
 }
 
 TEST(AdversaryTest, ComplainAsksForEverythingWithGoodSignatures) {
