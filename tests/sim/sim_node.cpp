@@ -20,6 +20,14 @@ constexpr std::uint8_t kBothTwins = 3;
 
 // ---- disk and clock --------------------------------------------------------------------------------------------
 
+const agreement::OrderedRecord* SimDisk::sync() {
+  const agreement::OrderedRecord* last = nullptr;
+  for (; synced_ < records_.size(); ++synced_) {
+    if (const auto* ordered = std::get_if<agreement::OrderedRecord>(&records_[synced_])) last = ordered;
+  }
+  return last;
+}
+
 std::vector<LogRecord> SimDisk::crash(std::size_t kept) {
   records_.resize(synced_ + std::min(kept, unsynced()));
   std::vector<LogRecord> out(records_.begin() + static_cast<std::ptrdiff_t>(synced_), records_.end());
@@ -183,7 +191,7 @@ void SimNode::crash(CrashKind kind) {
   paused_ = false;
   const std::size_t unsynced = disk_.unsynced();
   for (const LogRecord& record : disk_.crash(kind == CrashKind::kTorn ? prng_.below(unsynced + 1) : 0)) {
-    if (trusted() && is_promise(record)) kernel_.witness->persisted(id_, record, true);
+    if (trusted()) kernel_.witness->persisted(id_, record, true);
   }
   if (kind == CrashKind::kRollback) {
     amnesiac_ = true;
@@ -376,8 +384,9 @@ void SimNode::turn(Body& body) {
 void SimNode::synced(const Happening& happening) {
   if (!alive_ || happening.number != life_) return;
   Body& body = *bodies_[happening.b];
-  disk_.sync();
+  const agreement::OrderedRecord* const ordered = disk_.sync();
   if (trusted()) {
+    if (ordered != nullptr) kernel_.witness->persisted(id_, *ordered, true);
     for (const LogRecord& record : body.promised) {
       // The witness learns of stable checkpoints among the messages, after the signatures that they rest on.
       if (!std::holds_alternative<agreement::StableRecord>(record)) kernel_.witness->persisted(id_, record, true);

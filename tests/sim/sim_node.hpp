@@ -24,7 +24,8 @@ namespace zz::sim {
 class SimDisk {
  public:
   void write(agreement::LogRecord record) { records_.push_back(std::move(record)); }
-  void sync() { synced_ = records_.size(); }
+  // Of what is on disk from now on the last of the order, which is written ascending; null: nothing of it.
+  const agreement::OrderedRecord* sync();
   // A crash: of what was not synced, the first `kept` records stay; they are on the disk from now on.
   std::vector<agreement::LogRecord> crash(std::size_t kept);
   // The disk lied, or an old copy was put back: the last `lost` records are gone, synced or not.

@@ -276,6 +276,10 @@ void AgreementWitness::checkpoint(NodeId id, const Checkpoint& message) {
   if (message.state.n > at_node(id).ever_delivered) {
     return ghost_.fail("I6 quorum: CHECKPOINT of what was not delivered", at(id, message.state.n));
   }
+  // Others let go of what they have below a stable checkpoint.
+  if (message.state.n > at_node(id).order_on_disk) {
+    return ghost_.fail("I12 write-ahead: a CHECKPOINT left before the order was on disk", at(id, message.state.n));
+  }
   sign(id, message.state);
 }
 
@@ -365,6 +369,8 @@ void AgreementWitness::persisted(NodeId id, const LogRecord& record) {
     }
   } else if (const auto* s = std::get_if<StableRecord>(&record)) {
     stable(id, s->certificate);
+  } else if (const auto* o = std::get_if<OrderedRecord>(&record)) {
+    node.order_on_disk = std::max(node.order_on_disk, o->n);
   }
 }
 

@@ -62,6 +62,7 @@ class AgreementWitness {
     Seq certified;       // the highest valid certificate that it has seen
     View view;           // the highest it voted in or left for
     View view_on_disk;
+    Seq order_on_disk;  // up to here
     View view_told;  // by PROGRESS
     ByNumber<std::vector<Own>> own;
     ByNumber<HeardAt> heard;

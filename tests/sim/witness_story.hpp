@@ -123,7 +123,10 @@ struct Story {
     const std::size_t n = header->n.value;
     return {header, batch_digest(*header), histories[n], times[n], bodies[n]};
   }
-  void deliver(NodeId at, const HeaderPtr& header) const { witness->delivered(at, delivery(header)); }
+  void deliver(NodeId at, const HeaderPtr& header, bool synced = true) const {
+    witness->delivered(at, delivery(header));
+    disk(at, OrderedRecord{header->n, batch_digest(*header), header, bodies[header->n.value]}, synced);
+  }
   // From proposal to delivery at all nodes.
   void order(const HeaderPtr& header, View view = {}) const {
     agree(view, header);

@@ -567,6 +567,17 @@ TEST(WitnessTest, I12CatchesAVoteBeforeItsRecord) {
   }
 }
 
+TEST(WitnessTest, I12CatchesACheckpointBeforeTheOrder) {
+  for (const bool synced : {true, false}) {
+    Story s;
+    const HeaderPtr header = s.batch({s.submit(1, "put k a")});
+    s.agree({}, header);
+    s.deliver(node(1), header, synced);
+    s.checkpoint(node(1), s.state(Seq{1}));
+    EXPECT_THAT(s.violation(), StartsWith(synced ? "none" : "I12 "));
+  }
+}
+
 TEST(WitnessTest, I12CatchesViewMessagesBeforeTheirRecord) {
   ChangedView s;
   s.cast(node(2), s.changes[2]);
