@@ -217,7 +217,8 @@ class LieCheckpoint final : public Faulty {
     StableCertificate base;
     base.service = bearings_.service;
     base.state = made.state;
-    send(world, peer_of(other_node(world)), bearings_.service, Stable{signed_by_few(world, base, true)}, out);
+    const CertificatePtr few = signed_by_few(world, base, true);  // draws, as other_node() does: one after the other
+    send(world, peer_of(other_node(world)), bearings_.service, Stable{few}, out);
   }
 
  private:
