@@ -246,8 +246,7 @@ std::optional<std::string> ComplaintWitness::needless_change(const std::set<Node
   };
   for (const NodeId id : core) {
     for (const auto& [view, when] : nodes_[id.value].views_left) {
-      const NodeId primary{static_cast<std::uint16_t>(view.value % nodes_.size())};
-      if (when < since || !core.contains(primary) || complained(view) > ghost_.f) continue;
+      if (when < since || !core.contains(ghost_.primary_of(view)) || complained(view) > ghost_.f) continue;
       return "node " + std::to_string(id.value) + " left view " + std::to_string(view.value) + " at " +
              std::to_string(when.value / 1'000) + " ms";
     }
