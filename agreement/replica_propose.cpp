@@ -108,8 +108,8 @@ bool Replica::State::cut(Seq n) {
   header->service = config.service;
   header->n = n;
   header->references = std::move(chosen.references);
-  // There, a host that makes one incarnation after the other gets two JOINs per slot.
-  header->system = system.take(n, ahead(n) <= requests_ahead() ? n : log.low());
+  // In the reserve, a host that makes one incarnation after the other gets two JOINs per slot.
+  header->system = system.take(n, n <= requests_end() ? n : requests_end());
   if (header->references.empty() && header->system.empty()) return false;  // all that was queued has expired
   last_cut = header->references.size();
   header->time = std::max(Micros{log.last_time(delivered_time).value + 1}, wall);

@@ -50,6 +50,8 @@ struct Replica::State {
   void send(std::optional<NodeId> to, Body body) { out.send.push_back({to, std::move(body)}); }
   void report(EventKind kind, Seq n, std::string_view why = {});
   [[nodiscard]] std::uint64_t requests_ahead() const { return config.window * 3 / 4; }
+  // Beyond it only system operations have a place: a reserve.
+  [[nodiscard]] Seq requests_end() const { return Seq{log.low().value + requests_ahead()}; }
 
   // replica_propose.cpp
   Refusal pre_prepare(NodeId from, const PrePrepare& message);

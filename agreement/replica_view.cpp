@@ -36,7 +36,7 @@ void Replica::State::watch_primary() {
   if (full) {  // requests have to wait. What the window may wait for has not, while there is room
     const bool room = delivered.value - log.low().value < config.window;
     situation.heads.clear();
-    situation.system_waits = room && system.due(log.low());
+    situation.system_waits = room && system.due(requests_end());
     if (situation.system_waits || situation.in_flight > 0 || situation.gap) situation.blocked = is_behind_stable;
   }
   for (const PrimaryWatch::Head& head : situation.heads) {
