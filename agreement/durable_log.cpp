@@ -546,6 +546,8 @@ void DurableLog::add(ServiceId service, const LogRecord& record) {
 
 void DurableLog::demand_sync() { state_->promise = true; }
 
+bool DurableLog::promises() const { return state_->promise; }
+
 Result<void> DurableLog::commit() {
   State& state = *state_;
   if (state.failed) return Error{*state.failed};

@@ -20,7 +20,7 @@
 //     record exist is it a first start.
 //  6. After a failed write nothing is written any more.
 //
-// Memory: an entry of about 100 bytes per record above the stable checkpoint, and RocksDB's write buffers (64 MiB).
+// Memory: an entry of about 100 bytes per record above the stable checkpoint, and RocksDB's write buffers (128 MiB).
 
 #include <cstdint>
 #include <memory>
@@ -60,6 +60,8 @@ class DurableLog {
   void add(ServiceId service, const LogRecord& record);
   // Commit syncs the group and all before it, whether or not it holds a promise or anything at all.
   void demand_sync();
+  // Whether the group holds a promise, or a sync was demanded: it must be committed before anything is sent.
+  [[nodiscard]] bool promises() const;
   // Writes the group; syncs it if it holds a promise. An error is for good: it names path, cause and way out, and is
   // returned by every later call.
   Result<void> commit();

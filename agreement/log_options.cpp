@@ -16,7 +16,7 @@
 namespace zz::agreement {
 namespace {
 
-constexpr std::size_t kWriteBufferBytes = 32u << 20;
+constexpr std::size_t kWriteBufferBytes = 64u << 20;  // a change of buffers holds up promises for some ten milliseconds
 constexpr std::size_t kBlockCacheBytes = 1u << 20;  // the log is read once, in order
 
 // RocksDB's warnings go to our log; the rest of its chatter nowhere.

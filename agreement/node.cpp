@@ -69,6 +69,13 @@ class Node::Impl final : public net::Handler, public Outlet {
     }
   }
 
+  ~Impl() override {
+    if (!log_ || failed_) return;
+    if (const auto written = log_->commit(); !written) spdlog::error("{}", written.error());
+  }
+  Impl(const Impl&) = delete;
+  Impl& operator=(const Impl&) = delete;
+
   Result<void> start() {
     if (auto restored = restore(); !restored) return restored;
     auto tls = crypto::TlsContext::make(key_, [this](const crypto::PublicKey& key) { return holder(key); });
@@ -203,6 +210,7 @@ class Node::Impl final : public net::Handler, public Outlet {
   std::map<crypto::Peer, RefusalCounts> refusals_;  // executors without incarnation: bounded by the cluster file
   RefusalCounts strangers_;
   std::unique_ptr<DurableLog> log_;  // null with durability none
+  int ticks_unwritten_ = 0;          // since the log was written last
   // What a turn wants to say waits for the turn's promises to be durable. A channel outlives the turn.
   bool in_turn_ = false;
   bool failed_ = false;
@@ -238,15 +246,16 @@ Result<void> Node::Impl::restore() {
   return {};
 }
 
-// Promises first, then words.
+// Promises first, then words. What promises nothing is written with the next promise, or at the second tick.
 void Node::Impl::turn() {
   turn_scheduled_ = false;
   if (failed_) return;
   in_turn_ = log_ != nullptr;
   for (const auto& service : services_) service->run();
   in_turn_ = false;
-  if (log_) {
+  if (log_ && (log_->promises() || ticks_unwritten_ >= 2)) {
     if (const auto written = log_->commit(); !written) return fail(written.error());
+    ticks_unwritten_ = 0;
   }
   for (const auto& [channel, bytes] : held_) send(channel, bytes);
   held_.clear();
@@ -346,6 +355,7 @@ void Node::Impl::tick() {
   const Micros monotonic = micros_of(std::chrono::steady_clock::now().time_since_epoch());
   const Micros wall = micros_of(std::chrono::system_clock::now().time_since_epoch());
   for (const auto& service : services_) service->tick(monotonic, wall);
+  ++ticks_unwritten_;
   turn();
   timer_.expires_after(std::chrono::milliseconds(cluster_.timing.tick_ms));
   timer_.async_wait([this](const boost::system::error_code& error) {
