@@ -1,7 +1,7 @@
 #pragma once
 
-// A file's bytes: in its record up to kInlineBytesMax, in blocks above. Blocks of zeros are not stored, so a sparse file
-// costs what is not zero in it, and the objects depend on the bytes alone.
+// A file's bytes: in its record up to kInlineBytesMax, in blocks above. Blocks of zeros are not stored, so a sparse
+// file costs what is not zero in it, and the objects depend on the bytes alone.
 //
 // Functions over a Transaction, one thread. They change `record`; the caller writes it.
 

@@ -5,8 +5,8 @@
 //
 //   agreed time  set by the driver before each request; every time that an operation writes is it, unless the service
 //                names one. So equal operations at equal agreed times give equal objects, times and inodes included.
-//   hold         said of an inode that is open somewhere. Not state: what is unlinked while held leaves the state at once
-//                and lives on beside it, in memory, until it is released.
+//   hold         said of an inode that is open somewhere. Not state: what is unlinked while held leaves the state at
+//                once and lives on beside it, in memory, until it is released.
 //
 // Invariants:
 //  1. The state depends on the sequence of changing operations, their arguments and agreed times alone: not on lookups,
@@ -16,8 +16,8 @@
 //  4. Nothing in the state makes an operation crash or loop: what is not as it must be is EIO, and counted.
 //
 // Permissions are the caller's (the kernel's default_permissions); names are bytes without '/' and NUL.
-// Thread: the one that owns the store's head. The store must outlive it. Calls are bounded by what they touch: an unlink
-// or truncation visits every block that goes.
+// Thread: the one that owns the store's head. The store must outlive it. Calls are bounded by what they touch: an
+// unlink or truncation visits every block that goes.
 
 #include <cstdint>
 #include <map>
@@ -104,8 +104,8 @@ class FileSystem {
   Outcome unlink(Inode directory, std::string_view name);                       // EISDIR
   Outcome rmdir(Inode directory, std::string_view name);                        // ENOTEMPTY
   Outcome rename(Inode from, std::string_view name, Inode to, std::string_view new_name, RenameMode mode);
-  // "." (offset 1), ".." (2), then the names in the order of their hashes, from behind `after` on, about `limit` of them.
-  // Offsets stay valid whatever is made or removed meanwhile; what is neither is listed once.
+  // "." (offset 1), ".." (2), then the names in the order of their hashes, from behind `after` on, about `limit` of
+  // them. Offsets stay valid whatever is made or removed meanwhile; what is neither is listed once.
   ListOutcome list(Inode directory, std::uint64_t after, std::size_t limit);
 
   // ---- inodes. ESTALE: there is no such inode
