@@ -34,7 +34,9 @@ CORES = [
     "agreement/authority", "agreement/view_change", "agreement/log_record", "agreement/proposal_history",
     "agreement/checkpoint_book", "agreement/catch_up", "agreement/primary_watch", "agreement/vouch_book",
     "agreement/service_instance", "agreement/messages", "execution/executor", "execution/session_table",
-    "execution/order_window", "execution/epoch_table", "vmpool/pool", "vmpool/ballots", "client/session",
+    "execution/order_window", "execution/epoch_table", "execution/statefs/file_system",
+    "execution/statefs/file_data", "execution/statefs/directory", "execution/statefs/layout",
+    "execution/statefs/transaction", "vmpool/pool", "vmpool/ballots", "client/session",
 ]
 CORE_BANS = [
     (re.compile(r"#include <(boost/|capnp/|kj/|spdlog/|rocksdb/|libvirt/|thread|mutex|random|fstream|sys/|unistd)"),

@@ -1,6 +1,5 @@
 #include "execution/statefs/file_system.hpp"
 
-#include <sys/stat.h>
 #include <cerrno>
 
 namespace zz::execution::statefs {
@@ -89,7 +88,7 @@ Outcome FileSystem::format(const Owner& owner, std::uint32_t permissions) {
   const bool is_there = tx.get(kSuperblock).has_value();
   if (is_there || tx.failed()) return tx.outcome();
   Record root;
-  root.mode = S_IFDIR | (permissions & 07777);
+  root.mode = kTypeDirectory | (permissions & 07777);
   root.uid = owner.uid;
   root.gid = owner.gid;
   root.links = 2;
@@ -137,11 +136,12 @@ AttributesOutcome FileSystem::make(Inode directory, std::string_view name, const
   record.uid = what.owner.uid;
   record.gid = what.owner.gid;
   record.links = 1;
-  record.device = S_ISCHR(what.mode) || S_ISBLK(what.mode) ? what.device : 0;
+  const std::uint32_t type = what.mode & kTypeMask;
+  record.device = type == kTypeCharacterDevice || type == kTypeBlockDevice ? what.device : 0;
   record.accessed = record.modified = record.changed = now_;
-  if ((parent->mode & S_ISGID) != 0) {
+  if ((parent->mode & kSetGroup) != 0) {
     record.gid = parent->gid;
-    if (record.is_directory()) record.mode |= S_ISGID;
+    if (record.is_directory()) record.mode |= kSetGroup;
   }
   if (record.is_directory()) {
     record.links = 2;
@@ -325,7 +325,7 @@ ListOutcome FileSystem::list(Inode directory, std::uint64_t after, std::size_t l
   const std::optional<Record> record = load_directory(tx, directory);
   if (!record) return with(tx.outcome(), ListOutcome{});
   ListOutcome out;
-  constexpr std::uint8_t kDirectory = S_IFDIR >> 12;
+  constexpr std::uint8_t kDirectory = kTypeDirectory >> 12;
   if (after < 1) out.entries.push_back({".", directory, kDirectory, 1});
   if (after < 2) out.entries.push_back({"..", record->parent, kDirectory, 2});
   for (ListedEntry& entry : list_entries(tx, directory, std::max<std::uint64_t>(after, 2), limit)) {

@@ -1,4 +1,3 @@
-#include <sys/stat.h>
 #include <algorithm>
 #include <cerrno>
 
@@ -47,7 +46,7 @@ AttributesOutcome FileSystem::change(Inode inode, const Change& change) {
     resize_data(tx, inode, *record, *change.size);
     record->modified = now_;
   }
-  if (change.permissions) record->mode = (record->mode & S_IFMT) | (*change.permissions & 07777);
+  if (change.permissions) record->mode = (record->mode & kTypeMask) | (*change.permissions & 07777);
   record->uid = change.uid.value_or(record->uid);
   record->gid = change.gid.value_or(record->gid);
   if (change.accessed_now) record->accessed = now_;

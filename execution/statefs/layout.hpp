@@ -54,6 +54,15 @@ constexpr ObjectId block_of(Inode inode, std::uint64_t block) {
 }
 constexpr Inode inode_of(ObjectId id) { return {id.value >> kPartBits}; }
 
+// Of st_mode, as Linux has them.
+constexpr std::uint32_t kTypeMask = 0170000;
+constexpr std::uint32_t kTypeCharacterDevice = 0020000;
+constexpr std::uint32_t kTypeDirectory = 0040000;
+constexpr std::uint32_t kTypeBlockDevice = 0060000;
+constexpr std::uint32_t kTypeFile = 0100000;
+constexpr std::uint32_t kTypeLink = 0120000;
+constexpr std::uint32_t kSetGroup = 02000;
+
 // As the service sees it. Agreed times have whole microseconds; a time that the service names may have nanoseconds.
 struct Time {
   std::int64_t seconds = 0;
@@ -79,9 +88,9 @@ struct Record {
   Time accessed, modified, changed;
   SharedBytes tail;  // a file of up to kInlineBytesMax: its bytes without trailing zeros; a symbolic link: its target
   bool operator==(const Record&) const = default;
-  [[nodiscard]] bool is_directory() const { return (mode & 0170000) == 0040000; }
-  [[nodiscard]] bool is_file() const { return (mode & 0170000) == 0100000; }
-  [[nodiscard]] bool is_link() const { return (mode & 0170000) == 0120000; }
+  [[nodiscard]] bool is_directory() const { return (mode & kTypeMask) == kTypeDirectory; }
+  [[nodiscard]] bool is_file() const { return (mode & kTypeMask) == kTypeFile; }
+  [[nodiscard]] bool is_link() const { return (mode & kTypeMask) == kTypeLink; }
   [[nodiscard]] bool is_inline() const { return size <= kInlineBytesMax; }
 };
 
