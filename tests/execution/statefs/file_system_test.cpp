@@ -2,12 +2,20 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdlib>
+
 #include "tests/execution/statefs/random_history.hpp"
 
 namespace zz::execution::statefs::testing {
 namespace {
 
 constexpr Owner kRoot{0, 0};
+
+// ZZ_STATEFS_SEEDS: histories of the random tests.
+std::uint64_t seeds() {
+  const char* const text = std::getenv("ZZ_STATEFS_SEEDS");
+  return text == nullptr ? 20 : std::strtoull(text, nullptr, 10);
+}
 
 Inode make_file(FileSystem& fs, Inode directory, const std::string& name) {
   const AttributesOutcome out = fs.make(directory, name, {S_IFREG | 0644, kRoot, 0, {}});
@@ -16,7 +24,7 @@ Inode make_file(FileSystem& fs, Inode directory, const std::string& name) {
 }
 
 TEST(StateFiles, DoWhatFilesDoAndTheirBytesMetadataAndErrorsAreTheReferences) {
-  for (std::uint64_t seed = 1; seed <= 20; ++seed) {
+  for (std::uint64_t seed = 1; seed <= seeds(); ++seed) {
     SCOPED_TRACE(seed);
     History history(seed);
     Files files;
@@ -39,9 +47,9 @@ TEST(StateFiles, DoWhatFilesDoAndTheirBytesMetadataAndErrorsAreTheReferences) {
 // One replica has the state, one begins with a root digest and fetches what it touches; the second also looks at
 // things, and lists them, at other times.
 TEST(StateFiles, EqualOperationsGiveEqualStateWhateverIsAbsentOrLookedAtBetween) {
-  for (std::uint64_t seed = 1; seed <= 20; ++seed) {
+  for (std::uint64_t seed = 1; seed <= seeds(); ++seed) {
     SCOPED_TRACE(seed);
-    History history(seed + 1'000);
+    History history(seed + 1'000'000);
     Files first;
     for (int i = 0; i < 1'000; ++i) history.step({&first});
     if (HasFatalFailure()) return;

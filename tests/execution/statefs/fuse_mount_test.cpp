@@ -233,6 +233,39 @@ TEST(FuseMount, TwoReplicasThatRunTheSameProgramsHaveEqualStates) {
   EXPECT_EQ(one.files->fs.counters().damaged, 0u);
 }
 
+constexpr const char* kTransactions = R"py(
+import sqlite3, sys
+database = sqlite3.connect("database", isolation_level=None)
+database.execute("create table t (id integer primary key, text text)")
+database.execute("create index i on t (text)")
+for n in range(int(sys.argv[1])):
+    database.execute("begin")
+    for k in range(5):
+        database.execute("insert into t (text) values (?)", ("%d-%d" % (n * 7919 % 1000, k) * 9,))
+    database.execute("delete from t where id = ?", (n * 3,))
+    database.execute("commit" if n % 10 else "rollback")
+assert database.execute("pragma integrity_check").fetchone()[0] == "ok"
+)py";
+
+// ZZ_SQLITE_TRANSACTIONS: how many.
+TEST(FuseMount, ADatabaseThatRunsTheSameTransactionsHasEqualStates) {
+  if (std::system("python3 -c 'import sqlite3' 2>/dev/null") != 0) GTEST_SKIP() << "python3 without sqlite3";
+  Mounted one;
+  SKIP_WITHOUT_FUSE(one);
+  Mounted other;
+  const char* const transactions = std::getenv("ZZ_SQLITE_TRANSACTIONS");
+  TempDir scripts;
+  write_all((scripts.path / "transactions.py").string(), kTransactions);
+  const std::string command =
+      "python3 " + (scripts.path / "transactions.py").string() + " " + (transactions == nullptr ? "200" : transactions);
+  ASSERT_EQ(shell(one.dir.path.string(), command), 0);
+  ASSERT_EQ(shell(other.dir.path.string(), command), 0);
+  ASSERT_TRUE(one.mount->settle().ok());
+  ASSERT_TRUE(other.mount->settle().ok());
+  EXPECT_TRUE(read_all(one.at("database")) == read_all(other.at("database")));
+  EXPECT_EQ(one.root(), other.root()) << "metadata and inodes too";
+}
+
 TEST(FuseMount, WhatIsAbsentIsFetchedWhenItIsTouched) {
   Mounted one;
   SKIP_WITHOUT_FUSE(one);
