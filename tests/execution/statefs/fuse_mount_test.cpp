@@ -230,6 +230,7 @@ TEST(FuseMount, TwoReplicasThatRunTheSameProgramsHaveEqualStates) {
   ASSERT_TRUE(other.mount->settle().ok());
   EXPECT_EQ(one.root(), other.root());
   EXPECT_EQ(shell(one.dir.path.string(), "cmp out/src/f100 copy/f100"), 0);
+  const std::lock_guard lock(one.head);
   EXPECT_EQ(one.files->fs.counters().damaged, 0u);
 }
 
@@ -246,6 +247,26 @@ for n in range(int(sys.argv[1])):
     database.execute("commit" if n % 10 else "rollback")
 assert database.execute("pragma integrity_check").fetchone()[0] == "ok"
 )py";
+
+TEST(FuseMount, TheKernelKeepsPermissionsAndClearsWhatAWriteByOthersMustClear) {
+  if (::geteuid() != 0) GTEST_SKIP() << "only root can become somebody else";
+  Mounted mounted;
+  SKIP_WITHOUT_FUSE(mounted);
+  const std::string script = R"sh(
+    set -e
+    echo secret > secret; chmod 600 secret; chmod 1777 .; mkdir group; chgrp 1234 group; chmod 2777 group; umask 022
+    setpriv --reuid=65534 --regid=65534 --clear-groups sh -e -c '
+      echo a > own; chmod 6755 own; echo b >> own; test ! -u own; test ! -g own
+      chmod 4755 own; truncate -s 1 own; test ! -u own
+      mkdir group/below; echo c > group/file
+      if cat secret; then exit 1; fi; if rm -f secret; then exit 1; fi
+      if chown 0 own; then exit 1; fi; if chmod 777 secret; then exit 1; fi'
+    test "$(stat -c %u:%g:%a own)" = 65534:65534:755
+    test "$(stat -c %g:%a group/below)" = 1234:2755
+    test "$(stat -c %g:%a group/file)" = 1234:644
+    chmod 4755 own; chown 1:1 own; test ! -u own)sh";
+  EXPECT_EQ(shell(mounted.dir.path.string(), script), 0);
+}
 
 // ZZ_SQLITE_TRANSACTIONS: how many.
 TEST(FuseMount, ADatabaseThatRunsTheSameTransactionsHasEqualStates) {
@@ -278,7 +299,10 @@ TEST(FuseMount, WhatIsAbsentIsFetchedWhenItIsTouched) {
   const std::string change = "sed -i s/7/x/ d/f7 && cat d/f9 d/f8 > d/new && echo more >> d/f10 && rm d/f11 && ls d";
   ASSERT_EQ(shell(woken.dir.path.string(), change), 0);
   EXPECT_GT(woken.mount->counters().parked, 20u);
-  EXPECT_LT(woken.files->store->counters().supplied, one.files->store->totals().objects / 2) << "what it did not touch";
+  {
+    const std::scoped_lock both(one.head, woken.head);
+    EXPECT_LT(woken.files->store->counters().supplied, one.files->store->totals().objects / 2) << "what it touched";
+  }
   ASSERT_EQ(shell(one.dir.path.string(), change), 0);
   EXPECT_EQ(woken.root(), one.root());
 }
