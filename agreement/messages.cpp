@@ -108,7 +108,13 @@ Bytes checkpoint_fields(const crypto::ClusterId& cluster, ServiceId service, Nod
                         const CheckpointState& state) {
   SignedFields out(cluster, "CHECKPOINT");
   out.id(signer).id(service).id(state.n);
-  out.bytes(state.history.bytes).bytes(state.results.bytes).bytes(state.table.bytes);
+  out.bytes(state.history.bytes).bytes(state.results.bytes).bytes(state.table.bytes).bytes(state.root.bytes);
+  return copy_of(out);
+}
+
+Bytes exec_checkpoint_fields(const crypto::ClusterId& cluster, const ExecCheckpoint& c) {
+  SignedFields out(cluster, "EXEC-CHECKPOINT");
+  out.id(c.service).id(c.slot).id(c.incarnation).id(c.n).bytes(c.root.bytes);
   return copy_of(out);
 }
 

@@ -157,6 +157,7 @@ struct CheckpointState {
   Digest history;  // H_n
   Digest results;  // R_n = digest(R_{n-1}, vote digest that closed n); R_0 is all zero
   Digest table;    // of the slot table after n
+  Digest root;     // S_n: of the executors' state after n (EXEC-CHECKPOINT)
   auto operator<=>(const CheckpointState&) const = default;
 };
 Digest results_digest(const Digest& previous, const Digest& closed);
@@ -362,6 +363,67 @@ struct FetchReplies {
   std::vector<Item> items;
 };
 
+// ---- checkpoints of execution (docs/protocol.md §6, §10)
+// ----------------------------------------------------------------------------------------------------
+
+// Executor to every node: the root digest of its state after batch n, a due checkpoint. Signed with the incarnation's
+// key.
+struct ExecCheckpoint {
+  ServiceId service;
+  SlotId slot;              // must be the channel's
+  Incarnation incarnation;  // must be the channel's
+  Seq n;
+  Digest root;
+  crypto::Signature signature;
+};
+Bytes exec_checkpoint_fields(const crypto::ClusterId& cluster, const ExecCheckpoint& c);
+
+// Node to executor, when its channel comes up and when the stable checkpoint rises: Stable, as to nodes.
+
+// What of a snapshot is wanted. The kinds and places are those of execution/state/parts.hpp; nothing here looks into
+// them.
+struct StateWant {
+  std::uint8_t kind = 0;  // 0 root record, 1 inner node, 2 object
+  std::uint64_t prefix = 0;
+  std::uint8_t depth = 0;  // nibbles, 0..16
+  std::uint64_t bytes_max = 0;
+  Digest digest;
+  auto operator<=>(const StateWant&) const = default;
+};
+// All parts on the way to an object, so that one answer serves a first touch.
+struct StatePath {
+  std::uint64_t object = 0;
+  std::uint8_t below = 0;  // nibbles; what is above them the asker holds
+  bool with_root = false;
+  auto operator<=>(const StatePath&) const = default;
+};
+struct StatePart {
+  std::uint8_t kind = 0;
+  std::uint64_t prefix = 0;
+  std::uint8_t depth = 0;
+  SharedBytes bytes;
+};
+inline constexpr std::size_t kStateWantsMax = 256;         // wants and paths of one FetchState
+inline constexpr std::size_t kStateBytesMax = 1u << 20;    // bytes of the parts of one StateParts, and one part more
+inline constexpr std::size_t kStatePartBytesMax = 65'536;  // of one part
+inline constexpr std::size_t kStatePartsMax = 4'096;       // in one StateParts
+
+// Executor to node: have that slot send me this of its snapshot of the stable checkpoint n. Node to that executor: the
+// same, with a ticket of the node's.
+struct FetchState {
+  std::uint64_t ticket = 0;  // comes back with the answer; the sender's own
+  SlotId source;
+  Seq n;
+  std::vector<StateWant> wants;
+  std::vector<StatePath> paths;
+};
+// Source to node, and node to asker: as many of the parts as fit, in the order asked for. None: the source has them not,
+// or is not to be reached. Every part is verified by the asker; a node only passes it on.
+struct StateParts {
+  std::uint64_t ticket = 0;
+  std::vector<StatePart> parts;
+};
+
 // ---- pool
 // ----------------------------------------------------------------------------------------------------
 
@@ -405,7 +467,8 @@ struct StatusReport {
 using Body = std::variant<PrePrepare, Prepare, Commit, FetchBodies, Bodies, Requests, Acks, Rejected, Subscribe, Orders,
                           Batch, Vote, Replies, FetchReplies, Wake, Suspect, EpochNotice, Join, SlotDead, StatusQuery,
                           StatusReport, FetchHeaders, Headers, Checkpoint, Stable, FetchOrder, OrderProof,
-                          ViewChangePtr, NewViewPtr, Progress, VouchQuery, Vouched, Propose, Closings>;
+                          ViewChangePtr, NewViewPtr, Progress, VouchQuery, Vouched, Propose, Closings, ExecCheckpoint,
+                          FetchState, StateParts>;
 
 struct Message {
   ServiceId service;
