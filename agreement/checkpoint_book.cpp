@@ -16,6 +16,7 @@ CheckpointBook::CheckpointBook(const CheckpointRules& rules, ServiceId service, 
       f_(f),
       authority_(authority),
       observer_(observer),
+      clock_(rules),
       heard_of_(std::size_t{3} * f + 1) {
   ZZ_ASSERT(f > 0 && self.value < heard_of_.size() && rules.batches > 0);
 }
@@ -31,17 +32,8 @@ void CheckpointBook::delivered(Seq n, std::size_t requests, std::uint64_t bytes,
                                const Digest& table) {
   ZZ_ASSERT(n == delivered_.next());
   delivered_ = n;
-  ++batches_since_;
-  requests_since_ += requests;
-  bytes_since_ += bytes;
-  const bool is_due =
-      batches_since_ >= rules_.batches || requests_since_ >= rules_.requests || bytes_since_ >= rules_.bytes;
-  if (is_due) {
-    batches_since_ = 0;
-    requests_since_ = 0;
-    bytes_since_ = 0;
-    if (n > stable_n(stable_)) due_.emplace(n, Due{{n, history, {}, table}, false, false});
-  }
+  const bool is_due = clock_.passed(requests, bytes);
+  if (is_due && n > stable_n(stable_)) due_.emplace(n, Due{{n, history, {}, table, {}}, false, false});
   if (const auto before = heard_.find(n); before != heard_.end()) {
     for (const auto& [signer, message] : before->second) {
       if (is_other_order(message.state)) contradicted(signer, n);

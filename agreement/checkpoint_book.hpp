@@ -22,16 +22,11 @@
 #include <vector>
 
 #include "agreement/authority.hpp"
+#include "agreement/checkpoint_clock.hpp"
 #include "agreement/messages.hpp"
 #include "base/observer.hpp"
 
 namespace zz::agreement {
-
-struct CheckpointRules {
-  std::uint32_t batches = 128;
-  std::uint32_t requests = 10'000;
-  std::uint64_t bytes = 64u << 20;
-};
 
 struct CheckpointOutput {
   std::vector<Checkpoint> send;  // to every other node
@@ -99,9 +94,7 @@ class CheckpointBook {
   bool silent_ = false;
 
   Seq delivered_;
-  std::uint32_t batches_since_ = 0;  // the last checkpoint that was due
-  std::uint64_t requests_since_ = 0;
-  std::uint64_t bytes_since_ = 0;
+  CheckpointClock clock_;
   std::map<Seq, Due> due_;
 
   Seq results_through_;
