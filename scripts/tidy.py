@@ -24,7 +24,7 @@ MAY_USE = {
 # What execution, vmpool and client may use of agreement: the messages, their encodings and the slot table that the order
 # defines; never its cores or driver.
 SHARED_OF_AGREEMENT = {
-    "agreement/messages.hpp", "agreement/codec.hpp", "agreement/agent_link.hpp", "agreement/slot_table.hpp",
+    "agreement/messages.hpp", "agreement/codec.hpp", "agreement/agent_link.hpp", "agreement/slot_table.hpp", "agreement/checkpoint_clock.hpp",
 }
 
 # Cores: no clock, socket, disk, thread, randomness, wire format or logger.
