@@ -14,6 +14,8 @@ constexpr std::size_t kHeadersMax = 16;
 constexpr std::size_t kChosenMax = 1'024;  // the largest window_batches
 constexpr std::size_t kClaimBytes = 48;
 constexpr int kNestingMax = 16;
+constexpr std::uint8_t kStateKindMax = 2;    // an object
+constexpr std::uint8_t kStateDepthMax = 16;  // nibbles of an object's number
 
 std::uint64_t word_at(const std::uint8_t* bytes) {
   std::uint64_t value = 0;
@@ -199,6 +201,7 @@ bool Decoder::get(wire::CheckpointState::Reader in, CheckpointState& out) {
   out.history = digest_of(in.getHistory());
   out.results = digest_of(in.getResults());
   out.table = digest_of(in.getTable());
+  out.root = digest_of(in.getRoot());
   return true;
 }
 
@@ -369,6 +372,54 @@ bool Decoder::get(wire::FetchReplies::Reader in, FetchReplies& out) {
   return true;
 }
 
+bool Decoder::get(wire::ExecCheckpoint::Reader in, ExecCheckpoint& out) {
+  out.service = service_;
+  out.incarnation.value = in.getIncarnation();
+  out.n.value = in.getN();
+  out.root = digest_of(in.getRoot());
+  return slot(in.getSlot(), out.slot) && fixed(in.getSignature(), out.signature.bytes);
+}
+
+bool Decoder::get(wire::FetchState::Reader in, FetchState& out) {
+  out.ticket = in.getTicket();
+  out.n.value = in.getN();
+  const auto wants = in.getWants();
+  const auto paths = in.getPaths();
+  if (!slot(in.getSource(), out.source)) return false;
+  if (!within(std::size_t{wants.size()} + paths.size(), kStateWantsMax)) return false;
+  out.wants.reserve(wants.size());
+  for (const auto from : wants) {
+    out.wants.push_back(
+        {from.getKind(), from.getPrefix(), from.getDepth(), from.getBytesMax(), digest_of(from.getDigest())});
+    if (!require(from.getKind() <= kStateKindMax && from.getDepth() <= kStateDepthMax)) return false;
+  }
+  out.paths.reserve(paths.size());
+  for (const auto from : paths) {
+    out.paths.push_back({from.getObject(), from.getBelow(), from.getWithRoot()});
+    if (!require(from.getBelow() <= kStateDepthMax)) return false;
+  }
+  return true;
+}
+
+bool Decoder::get(wire::StateParts::Reader in, StateParts& out) {
+  out.ticket = in.getTicket();
+  const auto list = in.getParts();
+  if (!within(list.size(), kStatePartsMax)) return false;
+  out.parts.reserve(list.size());
+  std::size_t bytes = 0;
+  for (const auto from : list) {
+    StatePart& part = out.parts.emplace_back();
+    part.kind = from.getKind();
+    part.prefix = from.getPrefix();
+    part.depth = from.getDepth();
+    if (!require(part.kind <= kStateKindMax && part.depth <= kStateDepthMax)) return false;
+    if (!payload(from.getBytes(), kStatePartBytesMax, part.bytes)) return false;
+    bytes += part.bytes.size();
+    if (!within(bytes, kStateBytesMax + kStatePartBytesMax)) return false;
+  }
+  return true;
+}
+
 // ---- system operations and the pool
 // ----------------------------------------------------------------------------------
 
@@ -523,6 +574,12 @@ bool Decoder::read(wire::Message::Reader in, Message& out) {
       return require(body.hasPropose()) && system(body.getPropose(), to.emplace<Propose>().op);
     case B::CLOSINGS:
       return require(body.hasClosings()) && get(body.getClosings(), to.emplace<Closings>());
+    case B::EXEC_CHECKPOINT:
+      return require(body.hasExecCheckpoint()) && get(body.getExecCheckpoint(), to.emplace<ExecCheckpoint>());
+    case B::FETCH_STATE:
+      return require(body.hasFetchState()) && get(body.getFetchState(), to.emplace<FetchState>());
+    case B::STATE_PARTS:
+      return require(body.hasStateParts()) && get(body.getStateParts(), to.emplace<StateParts>());
   }
   return fail(Refusal::kMalformed);
 }

@@ -129,6 +129,15 @@ struct Sizer {
   std::size_t operator()(const NewViewPtr& m) { return words(*m); }
   std::size_t operator()(const Progress&) { return kStructWords<wire::Progress> + kSignatureWords; }
   std::size_t operator()(const Closings& m) { return kStructWords<wire::Closings> + m.digests.size() * kDigestWords; }
+  std::size_t operator()(const ExecCheckpoint&) { return kStructWords<wire::ExecCheckpoint> + kSignatureWords; }
+  std::size_t operator()(const FetchState& m) {
+    return kStructWords<wire::FetchState> + list_words<wire::FetchState::Want>(m.wants.size()) +
+           list_words<wire::FetchState::Path>(m.paths.size());
+  }
+  std::size_t operator()(const StateParts& m) {
+    return kStructWords<wire::StateParts> + list_words<wire::StateParts::Part>(m.parts.size()) +
+           payload_words(m.parts, [](const StatePart& p) -> const SharedBytes& { return p.bytes; });
+  }
   std::size_t operator()(const VouchQuery& m) {
     return kStructWords<wire::VouchQuery> + references_words(m.references);
   }
@@ -227,6 +236,7 @@ void put(wire::CheckpointState::Builder out, const CheckpointState& state) {
   put(out.getHistory(), state.history);
   put(out.getResults(), state.results);
   put(out.getTable(), state.table);
+  put(out.getRoot(), state.root);
 }
 
 void put(wire::SystemOperation::Builder out, const SystemOp& op, ServiceId service) {
@@ -465,6 +475,49 @@ struct Writer {
     auto to = out.initClosings();
     to.setFirstN(m.first_n.value);
     put(to.initDigests(narrow(m.digests.size() * sizeof(Digest))), m.digests);
+  }
+  void operator()(const ExecCheckpoint& m) {
+    ZZ_ASSERT(m.service == service);
+    auto to = out.initExecCheckpoint();
+    to.setSlot(m.slot.value);
+    to.setIncarnation(m.incarnation.value);
+    to.setN(m.n.value);
+    put(to.getRoot(), m.root);
+    to.setSignature(data_of(m.signature.bytes));
+  }
+  void operator()(const FetchState& m) {
+    auto to = out.initFetchState();
+    to.setTicket(m.ticket);
+    to.setSource(m.source.value);
+    to.setN(m.n.value);
+    auto wants = to.initWants(narrow(m.wants.size()));
+    for (std::size_t i = 0; i < m.wants.size(); ++i) {
+      auto item = wants[narrow(i)];
+      item.setKind(m.wants[i].kind);
+      item.setDepth(m.wants[i].depth);
+      item.setPrefix(m.wants[i].prefix);
+      item.setBytesMax(m.wants[i].bytes_max);
+      put(item.getDigest(), m.wants[i].digest);
+    }
+    auto paths = to.initPaths(narrow(m.paths.size()));
+    for (std::size_t i = 0; i < m.paths.size(); ++i) {
+      auto item = paths[narrow(i)];
+      item.setObject(m.paths[i].object);
+      item.setBelow(m.paths[i].below);
+      item.setWithRoot(m.paths[i].with_root);
+    }
+  }
+  void operator()(const StateParts& m) {
+    auto to = out.initStateParts();
+    to.setTicket(m.ticket);
+    auto parts = to.initParts(narrow(m.parts.size()));
+    for (std::size_t i = 0; i < m.parts.size(); ++i) {
+      auto item = parts[narrow(i)];
+      item.setKind(m.parts[i].kind);
+      item.setDepth(m.parts[i].depth);
+      item.setPrefix(m.parts[i].prefix);
+      item.setBytes(data_of(m.parts[i].bytes.view()));
+    }
   }
   void operator()(const VouchQuery& m) {
     put(out.initVouchQuery().initReferences(narrow(m.references.size())), m.references);

@@ -94,8 +94,9 @@ class Decoder {
   bool require(bool condition) { return condition || fail(Refusal::kMalformed); }
   bool within(std::size_t count, std::size_t max) { return count <= max || fail(Refusal::kOversize); }
 
-  bool payload(capnp::Data::Reader in, SharedBytes& out) {
-    if (!within(in.size(), limits_.op_bytes_max)) return false;
+  bool payload(capnp::Data::Reader in, SharedBytes& out) { return payload(in, limits_.op_bytes_max, out); }
+  bool payload(capnp::Data::Reader in, std::size_t bytes_max, SharedBytes& out) {
+    if (!within(in.size(), bytes_max)) return false;
     out =
         in.size() == 0 ? SharedBytes() : frame_.slice(static_cast<std::size_t>(in.begin() - frame_.data()), in.size());
     return true;
@@ -166,6 +167,9 @@ class Decoder {
   bool get(wire::NewView::Reader in, NewViewPtr& out);
   bool get(wire::Progress::Reader in, Progress& out);
   bool get(wire::Closings::Reader in, Closings& out);
+  bool get(wire::ExecCheckpoint::Reader in, ExecCheckpoint& out);
+  bool get(wire::FetchState::Reader in, FetchState& out);
+  bool get(wire::StateParts::Reader in, StateParts& out);
   bool get(wire::VouchQuery::Reader in, VouchQuery& out);
   bool get(wire::Vouched::Reader in, Vouched& out);
   bool get(wire::ViewRecord::Reader in, ViewRecord& out);

@@ -66,6 +66,11 @@ struct Message {
     vouched @32 :Vouched;
     propose @33 :SystemOperation;
     closings @34 :Closings;
+
+    # Executor and node, once more; executors are sent `stable`, too.
+    execCheckpoint @35 :ExecCheckpoint;
+    fetchState @36 :FetchState;
+    stateParts @37 :StateParts;
   }
 }
 
@@ -182,6 +187,12 @@ struct CheckpointState {
     b @10 :UInt64;
     c @11 :UInt64;
     d @12 :UInt64;
+  }
+  root :group {  # S_n
+    a @13 :UInt64;
+    b @14 :UInt64;
+    c @15 :UInt64;
+    d @16 :UInt64;
   }
 }
 
@@ -351,6 +362,61 @@ struct FetchReplies {
     client @1 :UInt32;
     session @2 :UInt64;
     number @3 :UInt64;
+  }
+}
+
+struct ExecCheckpoint {
+  # Executor to every node, signed with the incarnation's key over its fields and the service.
+  slot @0 :UInt16;         # must be the channel's
+  incarnation @1 :UInt64;  # must be the channel's
+  n @2 :UInt64;
+  root :group {  # S_n
+    a @3 :UInt64;
+    b @4 :UInt64;
+    c @5 :UInt64;
+    d @6 :UInt64;
+  }
+  signature @7 :Data;  # Ed25519, 64 bytes
+}
+
+struct FetchState {
+  # Executor to node, and node to the source.
+  ticket @0 :UInt64;        # the sender's own; comes back with the answer
+  source @1 :UInt16;        # the slot that is to answer
+  n @2 :UInt64;             # a stable checkpoint
+  wants @3 :List(Want);     # wants and paths: at most 256 in all
+  paths @4 :List(Path);
+
+  struct Want {
+    kind @0 :UInt8;   # 0 root record, 1 inner node, 2 object
+    depth @1 :UInt8;  # nibbles, at most 16
+    prefix @2 :UInt64;
+    bytesMax @3 :UInt64;
+    digest :group {
+      a @4 :UInt64;
+      b @5 :UInt64;
+      c @6 :UInt64;
+      d @7 :UInt64;
+    }
+  }
+  struct Path {
+    # All parts on the way to an object.
+    object @0 :UInt64;
+    below @1 :UInt8;  # nibbles, at most 16
+    withRoot @2 :Bool;
+  }
+}
+
+struct StateParts {
+  # Source to node, and node to the asker.
+  ticket @0 :UInt64;
+  parts @1 :List(Part);  # at most 4,096 of them and 1 MiB of bytes, and one part more
+
+  struct Part {
+    kind @0 :UInt8;   # as in Want
+    depth @1 :UInt8;  # nibbles, at most 16
+    prefix @2 :UInt64;
+    bytes @3 :Data;   # at most 64 KiB
   }
 }
 

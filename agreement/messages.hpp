@@ -417,8 +417,8 @@ struct FetchState {
   std::vector<StateWant> wants;
   std::vector<StatePath> paths;
 };
-// Source to node, and node to asker: as many of the parts as fit, in the order asked for. None: the source has them not,
-// or is not to be reached. Every part is verified by the asker; a node only passes it on.
+// Source to node, and node to asker: as many of the parts as fit, in the order asked for. None: the source has them
+// not, or is not to be reached. Every part is verified by the asker; a node only passes it on.
 struct StateParts {
   std::uint64_t ticket = 0;
   std::vector<StatePart> parts;
@@ -464,11 +464,11 @@ struct StatusReport {
   std::string json;  // one JSON object
 };
 
-using Body = std::variant<PrePrepare, Prepare, Commit, FetchBodies, Bodies, Requests, Acks, Rejected, Subscribe, Orders,
-                          Batch, Vote, Replies, FetchReplies, Wake, Suspect, EpochNotice, Join, SlotDead, StatusQuery,
-                          StatusReport, FetchHeaders, Headers, Checkpoint, Stable, FetchOrder, OrderProof,
-                          ViewChangePtr, NewViewPtr, Progress, VouchQuery, Vouched, Propose, Closings, ExecCheckpoint,
-                          FetchState, StateParts>;
+using Body =
+    std::variant<PrePrepare, Prepare, Commit, FetchBodies, Bodies, Requests, Acks, Rejected, Subscribe, Orders, Batch,
+                 Vote, Replies, FetchReplies, Wake, Suspect, EpochNotice, Join, SlotDead, StatusQuery, StatusReport,
+                 FetchHeaders, Headers, Checkpoint, Stable, FetchOrder, OrderProof, ViewChangePtr, NewViewPtr, Progress,
+                 VouchQuery, Vouched, Propose, Closings, ExecCheckpoint, FetchState, StateParts>;
 
 struct Message {
   ServiceId service;

@@ -25,7 +25,7 @@ const Digest kNull{};
 
 Claim claim(std::uint64_t n, const Digest& d, std::uint64_t view) { return {Seq{n}, d, View{view}}; }
 
-CheckpointState state_at(std::uint64_t n) { return {Seq{n}, digest('h'), digest('r'), digest('t')}; }
+CheckpointState state_at(std::uint64_t n) { return {Seq{n}, digest('h'), digest('r'), digest('t'), digest('s')}; }
 
 ViewChangePtr share(ViewChange m) { return std::make_shared<ViewChange>(std::move(m)); }
 
@@ -329,6 +329,7 @@ TEST(Acceptance, AS06_AViewChangeWithABadCertificateIsRefused) {
       {"another history", [](auto& c) { c.state.history = kA; }, Refusal::kBadSignature, 2},
       {"other results", [](auto& c) { c.state.results = kA; }, Refusal::kBadSignature, 2},
       {"another slot table", [](auto& c) { c.state.table = kA; }, Refusal::kBadSignature, 2},
+      {"another root", [](auto& c) { c.state.root = kA; }, Refusal::kBadSignature, 2},
   };
   ASSERT_EQ(t.judge.check(t.certificate(4)), Refusal::kNone);
   std::uint64_t view = 0;
@@ -572,6 +573,7 @@ TEST(Acceptance, AS09_OfACheckpoint) {
                                                [](Checkpoint& m) { m.state.history = kA; },
                                                [](Checkpoint& m) { m.state.results = kA; },
                                                [](Checkpoint& m) { m.state.table = kA; },
+                                               [](Checkpoint& m) { m.state.root = kA; },
                                            });
   Checkpoint of_nothing = t.checkpoint(3, 0);
   EXPECT_EQ(t.cost(of_nothing, Refusal::kMalformed), 0u);

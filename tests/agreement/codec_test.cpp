@@ -435,6 +435,12 @@ TEST(Codec, RefusesListsLongerThanTheProtocolAllows) {
     return Body(NewViewPtr(std::make_shared<const NewView>(a_new_view(proof, chosen, a_view_change(claims, 0)))));
   };
   const auto headers = [](std::size_t count) { return Headers{{count, null_header(ServiceId{}, Seq{1})}}; };
+  const auto fetch_state = [](std::size_t wants, std::size_t paths) {
+    return FetchState{1, {}, {}, std::vector<StateWant>(wants), std::vector<StatePath>(paths)};
+  };
+  const auto state_parts = [](std::size_t parts, std::size_t bytes) {
+    return StateParts{1, std::vector<StatePart>(parts, {2, 0, 16, SharedBytes(Bytes(bytes))})};
+  };
   struct Case {
     const char* list;
     Body fits;
@@ -448,6 +454,12 @@ TEST(Codec, RefusesListsLongerThanTheProtocolAllows) {
       {"digests", OrderProof{a_certificate(3), {}, some_digests(kProofDigestsMax)},
        OrderProof{a_certificate(3), {}, some_digests(kProofDigestsMax + 1)}},
       {"closings", Closings{{}, some_digests(kClosingsMax)}, Closings{{}, some_digests(kClosingsMax + 1)}},
+      {"wants", fetch_state(kStateWantsMax, 0), fetch_state(kStateWantsMax + 1, 0)},
+      {"paths", fetch_state(0, kStateWantsMax), fetch_state(0, kStateWantsMax + 1)},
+      {"wants and paths", fetch_state(kStateWantsMax - 1, 1), fetch_state(kStateWantsMax, 1)},
+      {"state parts", state_parts(kStatePartsMax, 1), state_parts(kStatePartsMax + 1, 1)},
+      {"bytes of a part", state_parts(1, kStatePartBytesMax), state_parts(1, kStatePartBytesMax + 1)},
+      {"bytes of all parts", state_parts(17, kStatePartBytesMax), state_parts(18, kStatePartBytesMax)},
       {"P", view_change(kClaimsMax, 0), view_change(kClaimsMax + 1, 0)},
       {"Q", view_change(0, kClaimsMax), view_change(0, kClaimsMax + 1)},
       {"complaints", complaints(16), complaints(17)},
@@ -585,6 +597,8 @@ TEST(Codec, RefusesSlotListsOutOfOrderOrOutOfRange) {
   EXPECT_EQ(refusal_of(suspect({SlotId{11}})), Refusal::kMalformed);
   EXPECT_EQ(refusal_of({{}, Vote{{}, {}, SlotId{11}, {}, {}}}), Refusal::kMalformed);
   EXPECT_EQ(refusal_of({{}, SlotDead{SlotId{60000}, {}}}), Refusal::kMalformed);
+  EXPECT_EQ(refusal_of({{}, ExecCheckpoint{{}, SlotId{11}, {}, {}, {}, {}}}), Refusal::kMalformed);
+  EXPECT_EQ(refusal_of({{}, FetchState{0, SlotId{11}, {}, {}, {}}}), Refusal::kMalformed);
 }
 
 TEST(Codec, RefusesNumbersThatNameNothing) {
@@ -592,6 +606,13 @@ TEST(Codec, RefusesNumbersThatNameNothing) {
   EXPECT_EQ(refusal_of({{}, Rejected{{}, {}, 200}}), Refusal::kMalformed);
   EXPECT_EQ(refusal_of({{}, Replies{{}, {{kLimits.batch_requests_max, {}}}}}), Refusal::kMalformed);
   EXPECT_EQ(refusal_of({{}, FetchReplies{{}, {{kLimits.batch_requests_max, {}, {}, {}}}}}), Refusal::kMalformed);
+  EXPECT_EQ(refusal_of({{}, FetchState{0, {}, {}, {{2, 0, 16, 0, {}}}, {{0, 16, true}}}}), Refusal::kNone);
+  EXPECT_EQ(refusal_of({{}, FetchState{0, {}, {}, {{3, 0, 0, 0, {}}}, {}}}), Refusal::kMalformed);
+  EXPECT_EQ(refusal_of({{}, FetchState{0, {}, {}, {{1, 0, 17, 0, {}}}, {}}}), Refusal::kMalformed);
+  EXPECT_EQ(refusal_of({{}, FetchState{0, {}, {}, {}, {{0, 17, false}}}}), Refusal::kMalformed);
+  EXPECT_EQ(refusal_of({{}, StateParts{0, {{2, 0, 16, {}}}}}), Refusal::kNone);
+  EXPECT_EQ(refusal_of({{}, StateParts{0, {{3, 0, 0, {}}}}}), Refusal::kMalformed);
+  EXPECT_EQ(refusal_of({{}, StateParts{0, {{2, 0, 17, {}}}}}), Refusal::kMalformed);
   Wake wake;
   wake.signer.value = 16;
   EXPECT_EQ(refusal_of({{}, wake}), Refusal::kMalformed);

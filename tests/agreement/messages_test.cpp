@@ -189,7 +189,7 @@ TEST(Messages, SignedFieldsCoverEveryFieldButTheSignature) {
 
 TEST(Messages, ASignedCheckpointCoversItsWholeState) {
   crypto::ClusterId cluster;
-  const CheckpointState state{Seq{128}, {}, {}, {}};
+  const CheckpointState state{Seq{128}, {}, {}, {}, {}};
   const auto with = [&](const std::function<void(CheckpointState&)>& change) {
     CheckpointState changed = state;
     change(changed);
@@ -206,8 +206,30 @@ TEST(Messages, ASignedCheckpointCoversItsWholeState) {
       with([](CheckpointState& s) { s.history.bytes[31] ^= 1; }),
       with([](CheckpointState& s) { s.results.bytes[31] ^= 1; }),
       with([](CheckpointState& s) { s.table.bytes[31] ^= 1; }),
+      with([](CheckpointState& s) { s.root.bytes[31] ^= 1; }),
   };
-  EXPECT_EQ(fields.size(), 8u);
+  EXPECT_EQ(fields.size(), 9u);
+}
+
+TEST(Messages, ASignedExecCheckpointCoversWhoseStateOfWhat) {
+  crypto::ClusterId cluster;
+  crypto::ClusterId other;
+  other.bytes[0] = 1;
+  const auto with = [&](const std::function<void(ExecCheckpoint&)>& change) {
+    ExecCheckpoint changed;
+    change(changed);
+    return exec_checkpoint_fields(cluster, changed);
+  };
+  const std::set<Bytes> fields = {
+      exec_checkpoint_fields(cluster, {}),
+      exec_checkpoint_fields(other, {}),
+      with([](ExecCheckpoint& c) { c.service.value ^= 1; }),
+      with([](ExecCheckpoint& c) { c.slot.value ^= 1; }),
+      with([](ExecCheckpoint& c) { c.incarnation.value ^= 1; }),
+      with([](ExecCheckpoint& c) { c.n.value ^= 1; }),
+      with([](ExecCheckpoint& c) { c.root.bytes[31] ^= 1; }),
+  };
+  EXPECT_EQ(fields.size(), 7u);
 }
 
 ViewChange a_view_change() {

@@ -232,6 +232,7 @@ struct Maker {
     fill(out.history.bytes);
     fill(out.results.bytes);
     fill(out.table.bytes);
+    fill(out.root.bytes);
     return out;
   }
   std::vector<StableCertificate::Part> parts() {
@@ -315,6 +316,41 @@ struct Maker {
   void make(Closings& m) {
     id(m.first_n);
     m.digests = digests();
+  }
+  void make(ExecCheckpoint& m) {
+    m.service = service;
+    slot(m.slot);
+    id(m.incarnation);
+    id(m.n);
+    fill(m.root.bytes);
+    fill(m.signature.bytes);
+  }
+  void make(FetchState& m) {
+    m.ticket = prng.next();
+    slot(m.source);
+    id(m.n);
+    m.wants.resize(count());
+    for (StateWant& want : m.wants) {
+      want.kind = static_cast<std::uint8_t>(prng.below(3));
+      want.prefix = prng.next();
+      want.depth = static_cast<std::uint8_t>(prng.below(17));
+      want.bytes_max = prng.next();
+      fill(want.digest.bytes);
+    }
+    m.paths.resize(count());
+    for (StatePath& path : m.paths) {
+      path = {prng.next(), static_cast<std::uint8_t>(prng.below(17)), prng.below(2) != 0};
+    }
+  }
+  void make(StateParts& m) {
+    m.ticket = prng.next();
+    m.parts.resize(count());
+    for (StatePart& part : m.parts) {
+      part.kind = static_cast<std::uint8_t>(prng.below(3));
+      part.prefix = prng.next();
+      part.depth = static_cast<std::uint8_t>(prng.below(17));
+      part.bytes = payload();
+    }
   }
   void make(VouchQuery& m) {
     for (std::size_t i = count(); i > 0; --i) m.references.push_back(reference());
@@ -492,6 +528,18 @@ bool same(const Progress& a, const Progress& b) {
          std::tie(b.view, b.changing, b.delivered, b.stable, b.complains, b.settled, b.closed, b.complaint);
 }
 bool same(const Closings& a, const Closings& b) { return a.first_n == b.first_n && a.digests == b.digests; }
+bool same(const ExecCheckpoint& a, const ExecCheckpoint& b) {
+  return std::tie(a.service, a.slot, a.incarnation, a.n, a.root, a.signature) ==
+         std::tie(b.service, b.slot, b.incarnation, b.n, b.root, b.signature);
+}
+bool same(const FetchState& a, const FetchState& b) {
+  return std::tie(a.ticket, a.source, a.n, a.wants, a.paths) == std::tie(b.ticket, b.source, b.n, b.wants, b.paths);
+}
+bool same(const StateParts& a, const StateParts& b) {
+  return a.ticket == b.ticket && all_equal(a.parts, b.parts, [](const auto& x, const auto& y) {
+           return std::tie(x.kind, x.prefix, x.depth, x.bytes) == std::tie(y.kind, y.prefix, y.depth, y.bytes);
+         });
+}
 bool same(const VouchQuery& a, const VouchQuery& b) { return a.references == b.references; }
 bool same(const Propose& a, const Propose& b) { return same(a.op, b.op); }
 bool same(const Vouched& a, const Vouched& b) { return a.references == b.references; }
@@ -535,7 +583,8 @@ const char* kind_name(std::size_t kind) {
       "Rejected",     "Subscribe", "Orders",      "Batch",       "Vote",       "Replies",     "FetchReplies",
       "Wake",         "Suspect",   "EpochNotice", "Join",        "SlotDead",   "StatusQuery", "StatusReport",
       "FetchHeaders", "Headers",   "Checkpoint",  "Stable",      "FetchOrder", "OrderProof",  "ViewChange",
-      "NewView",      "Progress",  "VouchQuery",  "Vouched",     "Propose",    "Closings"};
+      "NewView",      "Progress",  "VouchQuery",  "Vouched",     "Propose",    "Closings",    "ExecCheckpoint",
+      "FetchState",   "StateParts"};
   static_assert(std::size(kNames) == kKinds);
   return kNames[kind];
 }

@@ -168,12 +168,13 @@ struct Mutator {
   bool operator()(Vouched& m) const { return change(m.references); }
   bool operator()(VouchQuery& m) const { return change(m.references); }
   bool operator()(Checkpoint& m) const {
-    const std::uint64_t what = draw(5);
+    const std::uint64_t what = draw(6);
     if (what == 0) by_one(m.state.n);
     if (what == 1) flip(m.state.history);
     if (what == 2) flip(m.state.results);
     if (what == 3) flip(m.state.table);
     if (what == 4) std::swap(m.state.history, m.state.results);
+    if (what == 5) flip(m.state.root);
     if (coin())
       m.signature = sign_as(world, m.signer, checkpoint_fields(world.cluster.id, m.service, m.signer, m.state));
     return true;

@@ -227,7 +227,7 @@ class LieCheckpoint final : public Faulty {
   }
 
   void spoil(AdversaryWorld& world, CheckpointState& state) const {
-    switch (world.prng.below(4)) {
+    switch (world.prng.below(5)) {
       case 0:
         count(world.counters, "byzantine.lie-checkpoint.history");
         return flip_bit(world.prng, state.history);
@@ -237,6 +237,9 @@ class LieCheckpoint final : public Faulty {
       case 2:
         count(world.counters, "byzantine.lie-checkpoint.table");
         return flip_bit(world.prng, state.table);
+      case 3:
+        count(world.counters, "byzantine.lie-checkpoint.root");
+        return flip_bit(world.prng, state.root);
       default:
         count(world.counters, "byzantine.lie-checkpoint.number");
         state.n.value += 1 + world.prng.below(world.cluster.limits.checkpoint_batches);

@@ -428,7 +428,7 @@ TEST(AdversaryTest, LiesInCheckpointsAreWellSignedAndCertificatesAreNot) {
   for (int i = 0; i < 20; ++i) {
     for (const auto& [to, leaving] : s.cast(Checkpoint{kService, node(0), {Seq{8}, {}, {}, {}}, {}})) {
       const Checkpoint& m = *only<Checkpoint>(leaving);
-      if (m.state != CheckpointState{Seq{8}, {}, {}, {}}) {
+      if (m.state != CheckpointState{Seq{8}, {}, {}, {}, {}}) {
         EXPECT_EQ(judge.check(m), Refusal::kNone);
       }
       states.insert(m.state);

@@ -30,13 +30,14 @@ std::string_view to_string(Happening::Kind kind) {
 }
 
 std::string_view message_name(std::size_t kind) {
-  static_assert(kMessageKinds == 34, "the names below are in the order of agreement::Body");
+  static_assert(kMessageKinds == 37, "the names below are in the order of agreement::Body");
   static constexpr std::array<std::string_view, kMessageKinds> kNames = {
-      "PRE-PREPARE",   "PREPARE",   "COMMIT",       "FETCH-BODIES", "BODIES",      "REQUESTS",     "ACKS",
-      "REJECTED",      "SUBSCRIBE", "ORDERS",       "BATCH",        "VOTE",        "REPLIES",      "FETCH-REPLIES",
-      "WAKE",          "SUSPECT",   "EPOCH-NOTICE", "JOIN",         "SLOT-DEAD",   "STATUS-QUERY", "STATUS-REPORT",
-      "FETCH-HEADERS", "HEADERS",   "CHECKPOINT",   "STABLE",       "FETCH-ORDER", "ORDER-PROOF",  "VIEW-CHANGE",
-      "NEW-VIEW",      "PROGRESS",  "VOUCH-QUERY",  "VOUCHED",      "PROPOSE",     "CLOSINGS"};
+      "PRE-PREPARE",   "PREPARE",    "COMMIT",       "FETCH-BODIES", "BODIES",      "REQUESTS",     "ACKS",
+      "REJECTED",      "SUBSCRIBE",  "ORDERS",       "BATCH",        "VOTE",        "REPLIES",      "FETCH-REPLIES",
+      "WAKE",          "SUSPECT",    "EPOCH-NOTICE", "JOIN",         "SLOT-DEAD",   "STATUS-QUERY", "STATUS-REPORT",
+      "FETCH-HEADERS", "HEADERS",    "CHECKPOINT",   "STABLE",       "FETCH-ORDER", "ORDER-PROOF",  "VIEW-CHANGE",
+      "NEW-VIEW",      "PROGRESS",   "VOUCH-QUERY",  "VOUCHED",      "PROPOSE",     "CLOSINGS",     "EXEC-CHECKPOINT",
+      "FETCH-STATE",   "STATE-PARTS"};
   return kNames[kind];
 }
 
@@ -66,6 +67,9 @@ struct Numbers {
   M operator()(const agreement::NewViewPtr& m) const { return m ? M{m->start.value, m->view.value} : M{}; }
   M operator()(const agreement::Progress& m) const { return {m.delivered.value, m.view.value}; }
   M operator()(const agreement::Closings& m) const { return {m.first_n.value, m.digests.size()}; }
+  M operator()(const agreement::ExecCheckpoint& m) const { return {m.n.value, m.slot.value}; }
+  M operator()(const agreement::FetchState& m) const { return {m.n.value, m.wants.size() + m.paths.size()}; }
+  M operator()(const agreement::StateParts& m) const { return {0, m.parts.size()}; }
   M operator()(const agreement::Requests& m) const {
     return {m.items.empty() ? 0 : m.items.front().number.value, m.items.size()};
   }

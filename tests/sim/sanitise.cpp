@@ -65,6 +65,15 @@ struct Wire {
     return m && m->proof.size() <= 3 * crypto::kFaultsMax + 1 && m->chosen.size() <= kClaimsMax &&
            std::all_of(m->proof.begin(), m->proof.end(), [](const ViewChangePtr& v) { return view_change(v); });
   }
+  bool operator()(FetchState& m) const { return m.wants.size() + m.paths.size() <= kStateWantsMax; }
+  bool operator()(StateParts& m) const {
+    std::size_t bytes = 0;
+    for (const StatePart& part : m.parts) {
+      if (part.bytes.size() > kStatePartBytesMax) return false;
+      bytes += part.bytes.size();
+    }
+    return m.parts.size() <= kStatePartsMax && bytes <= kStateBytesMax + kStatePartBytesMax;
+  }
   bool operator()(VouchQuery& m) const { return m.references.size() <= cluster.limits.batch_requests_max; }
   bool operator()(Vouched& m) const { return m.references.size() <= cluster.limits.batch_requests_max; }
   template <class Other>

@@ -153,7 +153,9 @@ struct Story {
     witness->accepted(now, kClient, kSession, RequestNumber{number}, text);
   }
 
-  [[nodiscard]] CheckpointState state(Seq n) const { return {n, histories[n.value], results[n.value], Digest{}}; }
+  [[nodiscard]] CheckpointState state(Seq n) const {
+    return {n, histories[n.value], results[n.value], Digest{}, Digest{}};
+  }
   void checkpoint(NodeId at, const CheckpointState& s) const { cast(at, Checkpoint{kService, at, s, {}}); }
   [[nodiscard]] static CertificatePtr certificate(const CheckpointState& s, const std::vector<std::uint32_t>& signers) {
     auto made = std::make_shared<StableCertificate>();
