@@ -28,21 +28,53 @@ void CheckpointBook::report(EventKind kind, Seq n, std::string_view why) const {
 // ---- the order
 // ---------------------------------------------------------------------------------------------------
 
-void CheckpointBook::delivered(Seq n, std::size_t requests, std::uint64_t bytes, const Digest& history,
+bool CheckpointBook::delivered(Seq n, std::size_t requests, std::uint64_t bytes, const Digest& history,
                                const Digest& table) {
   ZZ_ASSERT(n == delivered_.next());
   delivered_ = n;
   const bool is_due = clock_.passed(requests, bytes);
-  if (is_due && n > stable_n(stable_)) due_.emplace(n, Due{{n, history, {}, table, {}}, false, false});
+  if (is_due && n > stable_n(stable_)) due_.emplace(n, Due{{n, history, {}, table, {}}});
   if (const auto before = heard_.find(n); before != heard_.end()) {
     for (const auto& [signer, message] : before->second) {
       if (is_other_order(message.state)) contradicted(signer, n);
     }
   }
   // Adopted before it was delivered here.
-  if (!stable_ || n != stable_->state.n) return;
+  if (!stable_ || n != stable_->state.n) return is_due;
   if (!is_due || stable_->state.history != history || stable_->state.table != table) {
     report(EventKind::kConflict, n, "the stable checkpoint contradicts what was delivered");
+  }
+  return is_due;
+}
+
+void CheckpointBook::settled(Seq n, const Digest& root) {
+  ZZ_ASSERT(n <= delivered_);
+  if (stable_ && n == stable_->state.n && stable_->state.root != root) {
+    report(EventKind::kConflict, n, "the stable checkpoint contradicts what g+1 executors say");
+  }
+  const auto due = due_.find(n);
+  if (due == due_.end()) return;
+  if (!std::exchange(due->second.has_root, true)) due->second.state.root = root;
+  if (const auto heard = heard_.find(n); heard != heard_.end()) {
+    for (const auto& [signer, message] : heard->second) {
+      if (has_other_root(message.state)) contradicted(signer, n);
+    }
+  }
+  sign_ready();
+}
+
+void CheckpointBook::take_over_root(Due& due) {
+  const auto heard = heard_.find(due.state.n);
+  if (due.has_root || !due.closed || heard == heard_.end()) return;
+  std::map<Digest, std::uint32_t> signers;
+  for (const auto& [signer, message] : heard->second) {
+    CheckpointState own = due.state;
+    own.root = message.state.root;
+    if (message.state != own || ++signers[own.root] <= f_) continue;
+    due.state = own;
+    due.has_root = true;
+    out_.taken_over.push_back({own.n, own.root});
+    return;
   }
 }
 
@@ -54,6 +86,7 @@ void CheckpointBook::closed(Seq n, const Digest& vote_digest) {
   if (due == due_.end()) return;
   due->second.state.results = results_;
   due->second.closed = true;
+  take_over_root(due->second);
   sign_ready();
 }
 
@@ -62,7 +95,7 @@ void CheckpointBook::sign_ready() {
   auto due = due_.begin();
   while (due != due_.end() && due->second.closed) {
     const Seq n = due->first;
-    if (!std::exchange(due->second.is_signed, true)) {
+    if (due->second.has_root && !std::exchange(due->second.is_signed, true)) {
       Checkpoint message;
       message.state = due->second.state;
       authority_.sign(message);
@@ -96,6 +129,10 @@ Refusal CheckpointBook::step(NodeId from, const Checkpoint& message) {
   if (heard_of_[from.value] >= kPendingMax) return Refusal::kOutOfWindow;
   if (const Refusal why = authority_.check(message); why != Refusal::kNone) return why;
   count(message);
+  if (const auto due = due_.find(n); due != due_.end()) {
+    take_over_root(due->second);
+    sign_ready();
+  }
   return Refusal::kNone;
 }
 
@@ -116,7 +153,7 @@ void CheckpointBook::count(const Checkpoint& message) {
   std::map<NodeId, Checkpoint>& signers = heard_[message.state.n];
   signers.emplace(message.signer, message);
   ++heard_of_[message.signer.value];
-  if (is_other_order(message.state)) contradicted(message.signer, message.state.n);
+  if (is_other_order(message.state) || has_other_root(message.state)) contradicted(message.signer, message.state.n);
   auto certificate = std::make_shared<StableCertificate>();
   certificate->service = service_;
   certificate->state = message.state;
@@ -133,8 +170,14 @@ bool CheckpointBook::is_other_order(const CheckpointState& state) const {
   return due == due_.end() || due->second.state.history != state.history || due->second.state.table != state.table;
 }
 
+// Where this node knows none, it cannot tell.
+bool CheckpointBook::has_other_root(const CheckpointState& state) const {
+  const auto due = due_.find(state.n);
+  return due != due_.end() && due->second.has_root && due->second.state.root != state.root;
+}
+
 bool CheckpointBook::contradicts(const CheckpointState& state) const {
-  if (is_other_order(state)) return true;
+  if (is_other_order(state) || has_other_root(state)) return true;
   const auto due = due_.find(state.n);
   return due != due_.end() && due->second.closed && due->second.state.results != state.results;
 }

@@ -4,7 +4,9 @@
 // signatures make (docs/protocol.md §6). A part of ServiceInstance; one thread, no time, no IO.
 //
 // Which n is a checkpoint depends on the ordered content alone: K batches, R requests or B bytes since the last one.
-// A node signs n once it has delivered n and every batch up to n is closed, in ascending order, once.
+// A node signs n once it has delivered n, every batch up to n is closed, and S_n is known: g+1 slots gave it here
+// (settled), or f+1 other nodes signed what this node would sign, all with one S, which it takes over. A slot may tell
+// one node what it does not tell others.
 //
 // Invariants:
 //  1. The stable checkpoint only rises, and only with a valid certificate.
@@ -30,6 +32,11 @@ namespace zz::agreement {
 
 struct CheckpointOutput {
   std::vector<Checkpoint> send;  // to every other node
+  struct Root {
+    Seq n;
+    Digest root;
+  };
+  std::vector<Root> taken_over;  // S that f+1 other nodes stand for
   CertificatePtr stable;         // not null: the stable checkpoint has risen to this
 };
 
@@ -42,7 +49,10 @@ class CheckpointBook {
                  Observer& observer);
 
   // In order of n, from 1: batch n was delivered, H_n is `history`; `table` is the digest of the slot table after n.
-  void delivered(Seq n, std::size_t requests, std::uint64_t bytes, const Digest& history, const Digest& table);
+  // True: it is a checkpoint.
+  bool delivered(Seq n, std::size_t requests, std::uint64_t bytes, const Digest& history, const Digest& table);
+  // g+1 slots' current incarnations gave this S_n here. Once per n, which was delivered.
+  void settled(Seq n, const Digest& root);
   // In order of n, for n above results_through() and delivered: n is closed with this vote digest.
   void closed(Seq n, const Digest& vote_digest);
   // R is known up to here; after adopting a certificate it may jump.
@@ -72,8 +82,9 @@ class CheckpointBook {
  private:
   // A checkpoint that was delivered here, above the stable one.
   struct Due {
-    CheckpointState state;  // results: once closed
+    CheckpointState state;  // results: once closed; root: once it is known
     bool closed = false;
+    bool has_root = false;
     bool is_signed = false;
   };
 
@@ -83,6 +94,9 @@ class CheckpointBook {
   Refusal adopt(CertificatePtr certificate);
   [[nodiscard]] bool contradicts(const CheckpointState& state) const;
   [[nodiscard]] bool is_other_order(const CheckpointState& state) const;
+  [[nodiscard]] bool has_other_root(const CheckpointState& state) const;
+  // S that f+1 others signed, if what else they say of it is what is known here.
+  void take_over_root(Due& due);
   void report(EventKind kind, Seq n, std::string_view why) const;
 
   CheckpointRules rules_;

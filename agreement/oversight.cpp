@@ -22,6 +22,8 @@ std::string_view to_string(Sign sign) {
       return "overdue";
     case Sign::kGone:
       return "gone";
+    case Sign::kCheckpoint:
+      return "checkpoint";
   }
   return "unknown";
 }
@@ -46,6 +48,7 @@ Oversight::State::State(const crypto::ClusterFile& cluster_file, ServiceId servi
       spans(cluster_file.timing),
       table(service_id, cluster_file.f, cluster_file.services[service_id.value].g),
       book(cluster_file.services[service_id.value].g),
+      roots(cluster_file.services[service_id.value].g),
       suspects(table.slots(), cluster_file.nodes.size()),
       slots(table.slots()) {
   ZZ_ASSERT(cluster.services[id.value].slots.size() == table.slots() && self.value < cluster.nodes.size());
@@ -147,7 +150,7 @@ Refusal Oversight::State::count(SlotId slot, Seq n, std::vector<Digest>&& replie
   if (cast.effect == VoteBook::Effect::kNone) return cast.refusal;
   SlotWatch& watch = at(slot);
   watch.progress_at = now;
-  if (n == watch.late_at) watch.late_made_good = true;
+  if (n == watch.late_at && !watch.late_in_root) watch.late_made_good = true;
   switch (cast.effect) {
     case VoteBook::Effect::kCounted:
       raise_mismatch(n);
@@ -239,6 +242,10 @@ void Oversight::State::presume_closed(Seq n) {
     }
   }
   book.presume_closed(n);
+  if (n > presumed_through) {
+    presumed_through = n;
+    presume_roots(n);
+  }
   if (!was_behind) return;
   dirty = true;
   // It was this node that did not get on.
@@ -306,6 +313,7 @@ void Oversight::State::end_incarnation(SlotId slot) {
   at(slot) = std::move(fresh);
   book.release(slot);
   book.forget(slot);
+  roots.forget(slot);
   suspects.forget(slot);
 }
 
@@ -330,6 +338,7 @@ void Oversight::tick(Micros now) {
   state_->advance_clock(now);
   state_->watch_channels();
   state_->watch_deadlines();
+  state_->watch_roots();
   state_->watch_debts();
   state_->watch_quiet();
   state_->review();
@@ -352,6 +361,22 @@ Refusal Oversight::step(SlotId slot, Incarnation incarnation, const Vote& vote) 
 
 Refusal Oversight::step(SlotId slot, Incarnation incarnation, Vote&& vote) {
   return state_->on_vote(slot, incarnation, std::move(vote));
+}
+
+Refusal Oversight::step(SlotId slot, Incarnation incarnation, const ExecCheckpoint& message) {
+  return state_->on_exec_checkpoint(slot, incarnation, message);
+}
+
+void Oversight::checkpoint_due(Seq n) {
+  ZZ_ASSERT(n == state_->book.last_opened());
+  state_->roots.open(n);
+  state_->judge_roots_ahead(n);
+}
+
+void Oversight::confirm_root(Seq n, const Digest& root) { state_->confirm_root(n, root); }
+
+void Oversight::subscribed(SlotId slot, Incarnation incarnation, Seq from) {
+  state_->on_subscribe(slot, incarnation, from);
 }
 
 Refusal Oversight::step(NodeId from, const Closings& closings) { return state_->on_closings(from, closings); }

@@ -15,7 +15,9 @@
 //  2. The slot table (active, incarnations, epoch) changes only in deliver(), as a function of the order alone.
 //  3. Every WAKE is preceded by a sign observed here; at most one is outstanding per (epoch, slot, incarnation) and
 //     wake budget.
-//  4. A slot is suspected as wrong only if its vote differs from the one that closed the same n (1.).
+//  4. A slot is suspected as wrong only if its vote differs from the one that closed the same n (1.), or its
+//     EXEC-CHECKPOINT for n from what g+1 slots' current incarnations said, or f+1 nodes or a stable certificate stand
+//     for.
 
 #include <memory>
 #include <optional>
@@ -35,9 +37,11 @@ namespace zz::agreement {
 // reply digests in all. A node that is far behind is caught up to a stable checkpoint and needs those above it.
 inline constexpr std::uint64_t kVotesAheadMax = 1'024;
 inline constexpr std::size_t kAheadDigestsMax = std::size_t{1} << 18;  // a whole window of full batches
+// EXEC-CHECKPOINTs likewise: the newest, and no further ahead than that many intervals.
+inline constexpr std::size_t kRootsAheadMax = 64;
 inline constexpr Micros kTickGapMax{50'000};
 
-enum class Sign : std::uint8_t { kMismatch, kOverdue, kGone };
+enum class Sign : std::uint8_t { kMismatch, kOverdue, kGone, kCheckpoint };
 std::string_view to_string(Sign sign);
 
 struct SlotView {  // for status
@@ -61,6 +65,11 @@ struct OversightOutput {
     std::vector<SlotId> agreeing;  // ascending
   };
   std::vector<Closed> closed;  // may be out of order of n
+  struct Root {
+    Seq n;
+    Digest root;
+  };
+  std::vector<Root> roots;     // settled: S of these checkpoints
   bool table_changed = false;  // send notice() to the hosts; close channels of dead incarnations
 };
 
@@ -95,6 +104,17 @@ class Oversight final : public SystemRules {
   // How that node has closed batches. A slot may tell one node what it does not tell the others: f+1 equal words stand
   // for g+1 equal votes that a correct node has.
   Refusal step(NodeId from, const Closings& closings);
+  // The channel's slot and incarnation. The signature is checked here, last. Words about checkpoints not delivered here
+  // yet are kept, within bounds.
+  Refusal step(SlotId slot, Incarnation incarnation, const ExecCheckpoint& message);
+  // The batch that was delivered last is a checkpoint.
+  void checkpoint_due(Seq n);
+  // f+1 other nodes, or a stable certificate, stand for this S of the checkpoint n: one of them is correct, and had
+  // g+1 equal EXEC-CHECKPOINTs.
+  void confirm_root(Seq n, const Digest& root);
+  // The slot wants the order from here on. An incarnation's first wish says which stable checkpoint it began with; it
+  // will not vote for what lies before, and agrees with all of it once it is stable here too.
+  void subscribed(SlotId slot, Incarnation incarnation, Seq from);
   Refusal step(const Suspect& suspect);  // any node's channel; signature checked here
   Refusal step(const Join& join);        // signature checked here
   Refusal step(HostId from, const SlotDead& dead);

@@ -86,11 +86,16 @@ void Oversight::State::watch_debts() {
     if (watch.late_at.value != 0) {
       if (!watch.late_made_good) continue;
       watch.late_at = Seq{};
-      watch.late_made_good = false;
+      watch.late_in_root = watch.late_made_good = false;
     }
     if (active) {
       const auto debt = book.owed(slot);
-      if (debt && passed(debt->closed_at, spans.late) && !in_grace(slot)) watch.late_at = debt->n;
+      if (debt && passed(debt->closed_at, spans.late) && !in_grace(slot)) {
+        watch.late_at = debt->n;
+      } else if (const auto n = late_root(slot); n) {
+        watch.late_at = *n;
+        watch.late_in_root = true;
+      }
     } else if (watch.channels > 0 && last_vote < book.closed_through() &&
                passed(watch.progress_at, spans.execution_timeout)) {
       watch.late_at = last_vote.next();  // woken, and going nowhere
@@ -119,7 +124,7 @@ void Oversight::State::watch_quiet() {
 // ---- signs and episodes
 // ------------------------------------------------------------------------------------------
 
-void Oversight::State::raise(Sign sign, Seq n, std::optional<SlotId> slot) {
+void Oversight::State::open_episode(Sign sign, Seq n) {
   dirty = true;
   if (!episode.open) {
     episode = {.open = true, .woke = false, .sign = sign, .n = n, .epoch = table.epoch()};
@@ -129,6 +134,10 @@ void Oversight::State::raise(Sign sign, Seq n, std::optional<SlotId> slot) {
     episode.n = n;
     episode.epoch = table.epoch();
   }
+}
+
+void Oversight::State::raise(Sign sign, Seq n, std::optional<SlotId> slot) {
+  open_episode(sign, n);
   Ballot* ballot = book.find(n);
   bool is_news = false;
   if (ballot != nullptr && !book.is_closed(n)) {
@@ -138,7 +147,10 @@ void Oversight::State::raise(Sign sign, Seq n, std::optional<SlotId> slot) {
     idle_watch = n;
     is_news = true;
   }
-  if (!is_news) return;
+  if (is_news) report_diverged(sign, n, slot);
+}
+
+void Oversight::State::report_diverged(Sign sign, Seq n, std::optional<SlotId> slot) const {
   Event event{.kind = EventKind::kDiverged, .n = n, .epoch = table.epoch(), .why = to_string(sign)};
   if (slot) {
     event.slot = *slot;
@@ -162,13 +174,14 @@ void Oversight::State::restart_signs() {
   open_signs = 0;
   for (Seq n = book.closed_through().next(); n <= book.last_opened(); n = n.next()) book.find(n)->sign_open = false;
   for (Seq n = book.closed_through().next(); n <= book.last_opened(); n = n.next()) raise_mismatch(n);
+  restart_root_signs();
 }
 
 bool Oversight::State::in_trouble() const {
   if (open_signs > 0 || idle_watch) return true;
   const std::vector<SlotId> active = slots_of(table.active());
   return std::any_of(active.begin(), active.end(),
-                     [this](SlotId slot) { return contains(blamed(), slot) || book.owed(slot).has_value(); });
+                     [this](SlotId slot) { return contains(blamed(), slot) || book.owed(slot).has_value() || owes_root(slot); });
 }
 
 void Oversight::State::update_episode() {

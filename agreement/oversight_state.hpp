@@ -1,8 +1,8 @@
 #pragma once
 
 // The inside of Oversight; included by oversight*.cpp only. What comes in is in oversight.cpp, what this node
-// makes of it in oversight_signs.cpp (signs of trouble, episodes, WAKEs) and oversight_suspects.cpp
-// (suspicions, epoch changes, joins).
+// makes of it in oversight_signs.cpp (signs of trouble, episodes, WAKEs), oversight_checkpoints.cpp (the state after
+// checkpoints, and signs of trouble in it) and oversight_suspects.cpp (suspicions, epoch changes, joins).
 //
 // An episode is the time from the first sign to the moment when no sign is open and no active slot is in doubt.
 
@@ -10,6 +10,7 @@
 #include <optional>
 #include <vector>
 
+#include "agreement/exec_checkpoint_book.hpp"
 #include "agreement/oversight.hpp"
 #include "agreement/slot_log.hpp"
 #include "agreement/slot_table.hpp"
@@ -27,8 +28,10 @@ struct SlotWatch {
   Micros down_since;  // last channel lost
 
   Seq wrong_at;                 // its vote for this batch differs from g+1 equal ones; 0 = none
+  bool wrong_in_root = false;   // not its vote, but what it says of the state after it
   Seq late_at;                  // no vote for this closed batch in time; 0 = none
-  bool late_made_good = false;  // the vote for late_at came after all
+  bool late_in_root = false;    // not a vote, but a word about the state after it
+  bool late_made_good = false;  // the vote for late_at, or the word, came after all
   bool gone = false;
   Seq gone_at;  // last delivered batch when it was found gone
   bool surplus = false;
@@ -50,6 +53,10 @@ struct SlotWatch {
   };
   std::map<Seq, Ahead> ahead;  // votes for batches not delivered here yet
   std::size_t ahead_digests = 0;
+  std::map<Seq, Digest> roots_ahead;  // EXEC-CHECKPOINTs likewise
+
+  bool subscribed = false;
+  Seq began_at;  // it began with the state after this batch, not known to be stable here yet; 0 = no
 
   // Outlives incarnations: the newest join heard of that is not ordered yet.
   std::optional<Join> join;
@@ -91,12 +98,32 @@ struct Oversight::State {
   // Carries out what the input since the last call calls for.
   void review();
 
+  // ---- oversight_checkpoints.cpp
+  Refusal on_exec_checkpoint(SlotId slot, Incarnation incarnation, const ExecCheckpoint& message);
+  [[nodiscard]] Refusal admit_ahead(SlotId slot, Seq n, const Digest& root) const;
+  void judge_roots_ahead(Seq n);
+  void count_root(SlotId slot, Seq n, const Digest& root);
+  void confirm_root(Seq n, const Digest& root);
+  void on_root(Seq n, SlotMask dissenting);
+  void mark_wrong_root(SlotId slot, Seq n);
+  void presume_roots(Seq n);
+  void on_subscribe(SlotId slot, Incarnation incarnation, Seq from);
+  void raise_root(Seq n, std::optional<SlotId> slot);
+  void raise_root_mismatch(Seq n);
+  void end_root_sign(Seq n, ExecCheckpoints& words);
+  void restart_root_signs();
+  void watch_roots();
+  [[nodiscard]] std::optional<Seq> late_root(SlotId slot) const;
+  [[nodiscard]] bool owes_root(SlotId slot) const;
+
   // ---- oversight_signs.cpp
   void watch_channels();
   void watch_deadlines();
   void watch_debts();
   void watch_quiet();
   void raise(Sign sign, Seq n, std::optional<SlotId> slot);
+  void open_episode(Sign sign, Seq n);
+  void report_diverged(Sign sign, Seq n, std::optional<SlotId> slot) const;
   void raise_mismatch(Seq n);
   void restart_signs();
   void update_episode();
@@ -142,6 +169,8 @@ struct Oversight::State {
 
   SlotTable table;
   VoteBook book;
+  ExecCheckpointBook roots;
+  Seq presumed_through;  // stable and delivered
   SuspectBook suspects;
   std::map<Seq, VoteSet> closings;  // other nodes' words, for batches that are open here
   std::vector<SlotWatch> slots;     // by slot
@@ -162,7 +191,7 @@ struct Oversight::State {
     Epoch epoch;
   };
   Episode episode;
-  std::uint64_t open_signs = 0;   // ballots with sign_open
+  std::uint64_t open_signs = 0;   // ballots and checkpoints with sign_open
   std::optional<Seq> idle_watch;  // a closed batch that shows trouble: g+1 good slots have to agree on it
 
   Micros quiet_since;

@@ -22,11 +22,14 @@ std::optional<Oversight::State::Charge> Oversight::State::charge_against(SlotId 
   if (table.incarnation(slot).value == 0) return std::nullopt;
   const bool active = table.is_active(slot);
   Charge charge{Suspicion::kLate, book.closed_through(), 0};
+  bool in_root = false;  // shown by the state after the batch
   if (watch.wrong_at.value != 0) {
     charge.why = Suspicion::kWrong;
     charge.n = watch.wrong_at;
+    in_root = watch.wrong_in_root;
   } else if (watch.late_at.value != 0) {
     charge.n = watch.late_at;
+    in_root = watch.late_in_root;
   } else if (watch.gone) {
     if (active) charge.n = watch.gone_at;
   } else if (watch.surplus) {
@@ -36,6 +39,7 @@ std::optional<Oversight::State::Charge> Oversight::State::charge_against(SlotId 
   }
   if (!book.is_closed(charge.n)) return std::nullopt;
   charge.agreeing = without(standing(charge.n), bit_of(slot));
+  if (in_root) charge.agreeing &= roots.agreeing(charge.n);
   if (active && size_of(charge.agreeing) <= table.g()) return std::nullopt;
   return charge;
 }

@@ -222,10 +222,12 @@ Refusal ServiceInstance::from_executor(const crypto::Peer& peer, Message& messag
     return refusal;
   }
   if (auto* m = std::get_if<Subscribe>(&message.body)) {
+    oversight_.subscribed(peer.slot, peer.incarnation, m->from);
     subscriptions_[peer.slot.value].waiting = *m;
     review_subscriptions(peer.slot);
     return Refusal::kNone;
   }
+  if (auto* m = std::get_if<ExecCheckpoint>(&message.body)) return oversight_.step(peer.slot, peer.incarnation, *m);
   if (auto* m = std::get_if<Replies>(&message.body)) {
     return take_replies(executor->second, std::move(*m));
   }
@@ -315,7 +317,14 @@ void ServiceInstance::peer_up(const crypto::Peer& peer) {
     executors_[peer.slot] = Executor{peer.incarnation, {}, {}, 0};
     subscriptions_[peer.slot.value].waiting.reset();
     oversight_.channel_up(peer.slot, peer.incarnation);
+    tell_stable(peer.slot, peer.incarnation);
   }
+}
+
+// Proof of the state that an executor may begin with.
+void ServiceInstance::tell_stable(SlotId slot, Incarnation incarnation) {
+  if (!checkpoints_.stable()) return;
+  static_cast<void>(outlet_.to_executor(service_, slot, incarnation, wrap(Stable{checkpoints_.stable()})));
 }
 
 void ServiceInstance::peer_down(const crypto::Peer& peer) {
@@ -359,8 +368,13 @@ void ServiceInstance::take_delivery(Delivery& batch) {
   oversight_.deliver(batch);
   std::uint64_t bytes = 0;
   for (const RequestPtr& request : batch.requests) bytes += request->op.size();
-  checkpoints_.delivered(batch.header->n, batch.requests.size(), bytes, batch.history, oversight_.table_digest());
-  oversight_.presume_closed(std::min(stable(), batch.header->n));
+  const Seq n = batch.header->n;
+  if (checkpoints_.delivered(n, batch.requests.size(), bytes, batch.history, oversight_.table_digest())) {
+    oversight_.checkpoint_due(n);
+    const CertificatePtr proof = checkpoints_.covering(n);
+    if (stable_n(proof) == n) oversight_.confirm_root(n, proof->state.root);
+  }
+  oversight_.presume_closed(std::min(stable(), n));
 }
 
 bool ServiceInstance::run_oversight() {
@@ -372,11 +386,12 @@ bool ServiceInstance::run_oversight() {
     book_.close(*log_.at(closed.n).header, closed.replies);
     agreeing_[closed.n.value - 1] = std::move(closed.agreeing);
   }
+  for (const OversightOutput::Root& settled : out.roots) checkpoints_.settled(settled.n, settled.root);
   if (out.table_changed) {
     outlet_.to_all_hosts(wrap(oversight_.notice()));
     outlet_.drop_stale_executors(service_);
   }
-  return !out.propose.empty() || !out.closed.empty() || out.table_changed;
+  return !out.propose.empty() || !out.closed.empty() || !out.roots.empty() || out.table_changed;
 }
 
 // Closed batches make checkpoints, checkpoints move h and lead nodes that are behind.
@@ -391,9 +406,12 @@ bool ServiceInstance::run_checkpoints() {
   // Who signs a checkpoint has the order up to there: others let go of what they have once it is stable.
   if (!out.send.empty()) outlet_.sync(service_);
   for (Checkpoint& message : out.send) outlet_.to_all_nodes(wrap(std::move(message)));
+  for (const CheckpointOutput::Root& root : out.taken_over) oversight_.confirm_root(root.n, root.root);
   if (out.stable) {
     outlet_.persist(service_, StableRecord{out.stable});
     replica_.set_stable(out.stable);
+    oversight_.confirm_root(stable(), out.stable->state.root);
+    for (const auto& [slot, executor] : executors_) tell_stable(slot, executor.incarnation);
   }
   oversight_.presume_closed(std::min(stable(), log_.last()));
   if (learner_free_at_ && stable() >= *learner_free_at_) {
@@ -403,7 +421,7 @@ bool ServiceInstance::run_checkpoints() {
     replica_.set_learner(false);
     checkpoints_.set_silent(false);
   }
-  return !out.send.empty() || out.stable;
+  return !out.send.empty() || !out.taken_over.empty() || out.stable;
 }
 
 bool ServiceInstance::run_catch_up() {

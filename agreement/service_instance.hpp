@@ -111,6 +111,7 @@ class ServiceInstance {
   void run_replies();
   void run_streams();
   void fetch_replies(FetchReplies wanted);
+  void tell_stable(SlotId slot, Incarnation incarnation);
   [[nodiscard]] Message wrap(Body body) const { return Message{service_, std::move(body)}; }
 
   const crypto::ClusterFile& cluster_;

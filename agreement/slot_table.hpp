@@ -72,6 +72,7 @@ class SlotTable {
   // The following require known(slot).
   [[nodiscard]] bool is_active(SlotId slot) const { return contains(active_, slot); }
   [[nodiscard]] Incarnation incarnation(SlotId slot) const { return entries_[slot.value].incarnation; }
+  [[nodiscard]] const crypto::PublicKey& key(SlotId slot) const { return entries_[slot.value].key; }
   [[nodiscard]] Incarnation evicted_through(SlotId slot) const { return entries_[slot.value].evicted_through; }
   // False for unknown slots and for "none joined".
   [[nodiscard]] bool is_current(SlotId slot, Incarnation incarnation) const {

@@ -58,10 +58,12 @@ const Ballot* VoteBook::find(Seq n) const {
 
 SlotMask VoteBook::agreeing(Seq n) const {
   if (n.value == 0) return 0;
-  if (const Ballot* ballot = find(n); ballot != nullptr) return ballot->agreeing;
-  SlotMask out = 0;
+  const Ballot* ballot = find(n);
+  SlotMask out = ballot != nullptr ? ballot->agreeing : SlotMask{0};
+  const bool by_order = ballot == nullptr || (ballot->presumed && !ballot->closed && ballot->candidates.size() < 2);
   for (std::uint16_t i = 0; i < 2 * g_ + 1; ++i) {
-    if (last_vote_[i] >= n) out |= bit_of(SlotId{i});
+    const bool began = began_at_[i] >= n && (ballot == nullptr || !contains(ballot->voted, SlotId{i}));
+    if (began || (by_order && last_vote_[i] >= n)) out |= bit_of(SlotId{i});
   }
   return out;
 }
@@ -138,6 +140,13 @@ VoteBook::Cast VoteBook::close(Ballot& ballot, Seq n, std::size_t winner, Micros
   return out;
 }
 
+void VoteBook::begin(SlotId slot, Seq n) {
+  ZZ_ASSERT(n <= closed_through_);
+  began_at_[slot.value] = n;
+  last_vote_[slot.value] = std::max(last_vote_[slot.value], n);
+  trim();
+}
+
 void VoteBook::forget(SlotId slot) {
   const SlotMask bit = bit_of(slot);
   for (Ballot& ballot : ballots_) {
@@ -146,7 +155,7 @@ void VoteBook::forget(SlotId slot) {
     for (Ballot::Candidate& candidate : ballot.candidates) candidate.voters = without(candidate.voters, bit);
     std::erase_if(ballot.candidates, [](const Ballot::Candidate& candidate) { return candidate.voters == 0; });
   }
-  last_vote_[slot.value] = Seq{};
+  last_vote_[slot.value] = began_at_[slot.value] = Seq{};
 }
 
 void VoteBook::expect(SlotId slot, Seq after) {
@@ -165,7 +174,7 @@ std::optional<VoteBook::Debt> VoteBook::owed(SlotId slot) const {
     const Seq n{first_held().value + i};
     const Ballot& ballot = ballots_[i];
     if (!ballot.closed || ballot.presumed || contains(ballot.voted, slot)) continue;
-    if (n > owes_after_[slot.value]) return Debt{n, ballot.closed_at};
+    if (n > std::max(owes_after_[slot.value], began_at_[slot.value])) return Debt{n, ballot.closed_at};
   }
   return std::nullopt;
 }
@@ -176,7 +185,9 @@ bool VoteBook::settled(const Ballot& ballot, Seq n) const {
   const SlotMask missing = without(owing_, ballot.voted);
   if (missing == 0) return true;
   const std::vector<SlotId> slots = slots_of(missing);
-  return std::all_of(slots.begin(), slots.end(), [&](SlotId slot) { return n <= owes_after_[slot.value]; });
+  return std::all_of(slots.begin(), slots.end(), [&](SlotId slot) {
+    return n <= std::max(owes_after_[slot.value], began_at_[slot.value]);
+  });
 }
 
 bool VoteBook::droppable(const Ballot& ballot, Seq n) const {

@@ -16,6 +16,7 @@
 //     kPresumedDigestsMax; open ones are bounded by the window of the ordering core.
 //  5. A batch that 2f+1 nodes have closed may be presumed closed here (presume_closed): nobody owes a vote for it, and
 //     without knowing how it was closed no vote for it is wrong. Votes may still close it in earnest while it is held.
+//  6. A slot that began with the state of a stable checkpoint (begin) agrees with all up to there and owes no vote for it.
 
 #include <array>
 #include <deque>
@@ -90,6 +91,8 @@ class VoteBook {
   // The batches up to n that are open count as closed. Requires n <= last_opened().
   void presume_closed(Seq n);
 
+  // The slot began with the state after n, which is stable. Requires that n is presumed closed or closed.
+  void begin(SlotId slot, Seq n);
   // The slot's incarnation is over: its votes for batches held here are as if never cast.
   void forget(SlotId slot);
   // The slot owes a vote for every batch above `after`; release() ends that.
@@ -103,8 +106,9 @@ class VoteBook {
   [[nodiscard]] bool is_closed(Seq n) const;
   // The digest that closed n; nothing while it is open or only presumed closed.
   [[nodiscard]] std::optional<Digest> closed_digest(Seq n) const;
-  // The slots whose votes equal the closing of n; 0 while open or only presumed closed. For batches whose ballot is
-  // gone: the slots that voted for n or later, since slots vote in order (callers take the wrong ones away).
+  // The slots whose votes equal the closing of n, and those that began at or above n; 0 while open. For batches whose
+  // ballot is gone, or that are only presumed closed while all votes for them are equal: the slots that voted for n or
+  // later, since slots vote in order (callers take the wrong ones away).
   [[nodiscard]] SlotMask agreeing(Seq n) const;
   // The ballot, while held: every batch above closed_through(), the last one, one that was closed since the
   // last open(), and the last kPresumedMax ones as far as they are only presumed closed.
@@ -134,6 +138,7 @@ class VoteBook {
   std::uint64_t references_held_ = 0;  // of ballots_
   std::array<Seq, kSlotsMax> last_vote_{};
   std::array<Seq, kSlotsMax> owes_after_{};
+  std::array<Seq, kSlotsMax> began_at_{};
   SlotMask owing_ = 0;
 };
 
