@@ -43,9 +43,10 @@ Snapshot ObjectStore::State::track(Node* top, Version::Kind kind) {
 ObjectStore::ObjectStore(std::unique_ptr<State> state) : state_(std::move(state)) {}
 ObjectStore::~ObjectStore() = default;
 
-Want ObjectStore::State::want(const Node* node) const {
-  if (node->is_leaf()) return {PartKind::kObject, node->place(), as_leaf(node)->length, node->digest};
-  return {PartKind::kNode, node->place(), kNodeBytesMax, node->digest};
+Want ObjectStore::State::want(const Node* node, ObjectId toward) const {
+  if (!covers(node->place(), toward.value)) toward = ObjectId{node->prefix};  // next() looks beyond
+  if (node->is_leaf()) return {PartKind::kObject, node->place(), as_leaf(node)->length, node->digest, toward};
+  return {PartKind::kNode, node->place(), kNodeBytesMax, node->digest, toward};
 }
 
 void ObjectStore::State::make_room() {
@@ -56,14 +57,14 @@ void ObjectStore::State::make_room() {
 
 ReadOutcome ObjectStore::State::read(Node* top, ObjectId id, Residency::After after) {
   const Forest::Found found = Forest::find(top, id);
-  if (found.absent != nullptr) return {{Status::kMissing, want(found.absent)}, {}};
+  if (found.absent != nullptr) return {{Status::kMissing, want(found.absent, id)}, {}};
   if (found.leaf == nullptr) return {{Status::kNone, {}}, {}};
   if (auto bytes = forest().residency().get(found.leaf, after)) return {{Status::kDone, {}}, std::move(*bytes)};
-  return {{Status::kMissing, want(found.leaf)}, {}};
+  return {{Status::kMissing, want(found.leaf, id)}, {}};
 }
 
 ReadOutcome ObjectStore::read(ObjectId id) {
-  if (state_->root_wanted) return {{Status::kMissing, state_->root_want()}, {}};
+  if (state_->root_wanted) return {{Status::kMissing, state_->root_want(id)}, {}};
   ReadOutcome out = state_->read(state_->head, id, Residency::After::kKeep);
   state_->make_room();
   return out;
@@ -72,9 +73,9 @@ ReadOutcome ObjectStore::read(ObjectId id) {
 Outcome ObjectStore::write(ObjectId id, ByteView bytes) {
   State& state = *state_;
   if (bytes.size() > kObjectBytesMax) return {Status::kOversize, {}};
-  if (state.root_wanted) return {Status::kMissing, state.root_want()};
+  if (state.root_wanted) return {Status::kMissing, state.root_want(id)};
   const Forest::Found found = Forest::find(state.head, id);
-  if (found.absent != nullptr) return {Status::kMissing, state.want(found.absent)};
+  if (found.absent != nullptr) return {Status::kMissing, state.want(found.absent, id)};
   const Totals now = totals();
   const std::uint64_t others = now.bytes - (found.leaf != nullptr ? found.leaf->length : 0);
   if (found.leaf == nullptr && now.objects >= state.options.objects_max) return {Status::kFull, {}};
@@ -86,18 +87,18 @@ Outcome ObjectStore::write(ObjectId id, ByteView bytes) {
 
 Outcome ObjectStore::erase(ObjectId id) {
   State& state = *state_;
-  if (state.root_wanted) return {Status::kMissing, state.root_want()};
+  if (state.root_wanted) return {Status::kMissing, state.root_want(id)};
   const Forest::Found found = Forest::find(state.head, id);
-  if (found.absent != nullptr) return {Status::kMissing, state.want(found.absent)};
+  if (found.absent != nullptr) return {Status::kMissing, state.want(found.absent, id)};
   if (found.leaf == nullptr) return {Status::kNone, {}};
   state.head = state.forest().erase(state.head, id);
   return {};
 }
 
 NextOutcome ObjectStore::next(ObjectId from) const {
-  if (state_->root_wanted) return {{Status::kMissing, state_->root_want()}, {}, 0};
+  if (state_->root_wanted) return {{Status::kMissing, state_->root_want(from)}, {}, 0};
   const Forest::Found found = Forest::next(state_->head, from.value);
-  if (found.absent != nullptr) return {{Status::kMissing, state_->want(found.absent)}, {}, 0};
+  if (found.absent != nullptr) return {{Status::kMissing, state_->want(found.absent, from)}, {}, 0};
   if (found.leaf == nullptr) return {{Status::kNone, {}}, {}, 0};
   return {{Status::kDone, {}}, found.leaf->id(), found.leaf->length};
 }

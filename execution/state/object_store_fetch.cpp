@@ -125,7 +125,7 @@ Refusal ObjectStore::State::supply_node(const Part& part) {
     if (!digest) digest = node_digest(*image);
     Inner* const inner = as_inner(node);
     if (*digest != inner->digest) {
-      if (verdict != Refusal::kNone) verdict = Refusal::kWrongDigest;
+      if (verdict == Refusal::kNotWanted) verdict = Refusal::kWrongDigest;
       continue;
     }
     if (totals_of(*image) != Totals{inner->objects, inner->bytes}) return Refusal::kMalformed;
@@ -154,7 +154,7 @@ Refusal ObjectStore::State::supply_object(const Part& part) {
     const bool longer = part.bytes.size() > leaf->length;
     if (!digest && part.bytes.size() == leaf->length) digest = object_digest(leaf->id(), part.bytes.view());
     if (part.bytes.size() != leaf->length || *digest != leaf->digest) {
-      if (verdict != Refusal::kNone) verdict = longer ? Refusal::kOversize : Refusal::kWrongDigest;
+      if (verdict == Refusal::kNotWanted) verdict = longer ? Refusal::kOversize : Refusal::kWrongDigest;
       continue;
     }
     forest().residency().admit(leaf, part.bytes.view());
@@ -194,7 +194,7 @@ bool ObjectStore::State::search(const Node* node, std::uint64_t cursor, Search& 
   }
   --search.visits;
   if (node->is_absent()) {
-    search.wants.push_back(want(node));
+    search.wants.push_back(want(node, ObjectId{node->prefix}));
     return true;
   }
   if (node->is_leaf()) return true;
@@ -208,7 +208,7 @@ bool ObjectStore::State::search(const Node* node, std::uint64_t cursor, Search& 
 
 ObjectStore::Missing ObjectStore::missing(ObjectId cursor, std::size_t limit, std::size_t visits) {
   State& state = *state_;
-  if (state.root_wanted) return {{state.root_want()}, std::nullopt};
+  if (state.root_wanted) return {{state.root_want({})}, std::nullopt};
   State::Search search;
   search.limit = std::max<std::size_t>(limit, 1);
   search.visits = std::max<std::size_t>(visits, 1024);

@@ -63,8 +63,10 @@ struct ObjectStore::State {
   ~State() { shared->forest.drop(head); }
 
   Forest& forest() { return shared->forest; }
-  [[nodiscard]] Want want(const Node* node) const;
-  [[nodiscard]] Want root_want() const { return {PartKind::kRoot, {}, kRootBytesMax, *root_wanted}; }
+  [[nodiscard]] Want want(const Node* node, ObjectId toward) const;
+  [[nodiscard]] Want root_want(ObjectId toward) const {
+    return {PartKind::kRoot, {}, kRootBytesMax, *root_wanted, toward};
+  }
   ReadOutcome read(Node* top, ObjectId id, Residency::After after);
   void make_room();
   Snapshot track(Node* top, Version::Kind kind);
