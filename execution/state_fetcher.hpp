@@ -114,7 +114,6 @@ class StateFetcher {
   struct Item {
     state::Want want;
     bool urgent = false;
-    bool queued = false;
     std::uint64_t ticket = 0;   // of the question that asks for it; 0: none
     std::uint64_t lacking = 0;  // bit per slot that answered without it
   };
@@ -153,7 +152,7 @@ class StateFetcher {
   // What one answer brought.
   struct Brought {
     Refusal wrong = Refusal::kNone;
-    std::size_t items = 0;
+    std::size_t parts = 0;  // that were asked for
     std::uint64_t bytes = 0;
   };
 
@@ -162,12 +161,11 @@ class StateFetcher {
   [[nodiscard]] const Source& source(const Pair& pair) const {
     return sources_[pair.node.value * slots_.size() + pair.slot.value];
   }
-  template <class Visit>
-  void each_source(Visit&& visit) const;
+  [[nodiscard]] static bool is_path(const Item& item);
+  [[nodiscard]] static std::uint64_t weight(const Item& item);
 
   void add(const state::Want& want, bool urgent);
   void forget(Items::iterator item);
-  void requeue(Key key, Item& item);
   void expand(const state::Place& place);
   void refill();
 
@@ -176,21 +174,24 @@ class StateFetcher {
   [[nodiscard]] bool all_in_vain() const;
   void pump();
   bool ask(std::deque<Key>& queue, bool urgent);
-  void send(const Pair& pair, Request request);
+  void send(Request request);
 
   Brought take(const Request& request, const agreement::StateParts& answer);
-  void settle(const state::Part& part, Brought& brought);
-  void release(std::uint64_t ticket, const Request& request, bool answered);
+  void settle(const state::Part& part);
+  // What it asked for and did not come is to be asked for again; how many these are.
+  std::size_t release(std::uint64_t ticket, const Request& request, bool answered);
   void land(const Request& request, std::uint64_t bytes);
   void expire();
-  void succeeded(const Request& request, bool promptly);
-  void failed(const Pair& pair, std::uint32_t demerits);
+  void judge(const Request& request, const Brought& brought, std::size_t unsettled);
+  void succeeded(const Pair& pair, bool promptly);
+  void failed(const Pair& pair, std::uint32_t demerits, bool in_vain);
   void lied(const Pair& pair);
   void say_stale();
 
   StateFetcherConfig config_;
   state::ObjectStore& store_;
   Micros now_;
+  Micros refilled_at_;
   Seq n_;  // 0: nothing is asked
   std::vector<Node> nodes_;
   std::vector<Party> slots_;
