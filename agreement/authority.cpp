@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <tuple>
 
+#include "agreement/certificates.hpp"
 #include "agreement/view_change.hpp"
 #include "crypto/digest.hpp"
 
@@ -68,7 +69,7 @@ Refusal Authority::check(const Checkpoint& message) {
 }
 
 Refusal Authority::check(const StableCertificate& certificate) {
-  if (const Refusal form = form_of(certificate); form != Refusal::kNone) return form;
+  if (const Refusal form = agreement::form_of(certificate, service_, cluster_.f); form != Refusal::kNone) return form;
   return genuine(certificate) ? Refusal::kNone : Refusal::kBadSignature;
 }
 
@@ -108,29 +109,15 @@ Refusal Authority::form_of(ServiceId service, NodeId signer) const {
   return Refusal::kNone;
 }
 
-Refusal Authority::form_of(const StableCertificate& certificate) const {
-  if (certificate.service != service_) return Refusal::kUnknownService;
-  if (certificate.state.n == Seq{}) return Refusal::kMalformed;
-  return form_of(certificate.parts);
-}
-
-Refusal Authority::form_of(const std::vector<StableCertificate::Part>& quorum) const {
-  if (quorum.size() < 2 * cluster_.f + 1 || quorum.size() > cluster_.n() ||
-      !strictly_ascending(quorum, [](const auto& part) { return part.signer; })) {
-    return Refusal::kMalformed;
-  }
-  return quorum.back().signer.value < cluster_.n() ? Refusal::kNone : Refusal::kUnknownPeer;
-}
-
 Refusal Authority::form_of(const ViewChange& message) const {
   if (const Refusal form = form_of(message.service, message.signer); form != Refusal::kNone) return form;
   if (message.view == View{}) return Refusal::kMalformed;
   if (message.prepared.size() > kClaimsMax || message.pre_prepared.size() > kClaimsMax) return Refusal::kOversize;
   if (message.stable) {
-    if (const Refusal form = form_of(*message.stable); form != Refusal::kNone) return form;
+    if (const Refusal form = agreement::form_of(*message.stable, service_, cluster_.f); form != Refusal::kNone) return form;
   }
   if (!message.complaints.empty()) {
-    if (const Refusal form = form_of(message.complaints); form != Refusal::kNone) return form;
+    if (const Refusal form = agreement::form_of(message.complaints, cluster_.f); form != Refusal::kNone) return form;
   }
   if (!strictly_ascending(message.prepared, [](const Claim& c) { return c.n; }) ||
       !strictly_ascending(message.pre_prepared, [](const Claim& c) { return std::tie(c.n, c.digest); })) {

@@ -57,8 +57,6 @@ class Authority {
 
  private:
   [[nodiscard]] Refusal form_of(ServiceId service, NodeId signer) const;
-  [[nodiscard]] Refusal form_of(const StableCertificate& certificate) const;
-  [[nodiscard]] Refusal form_of(const std::vector<StableCertificate::Part>& quorum) const;
   [[nodiscard]] Refusal form_of(const ViewChange& message) const;
   [[nodiscard]] Refusal form_of(const NewView& message) const;
   // All signatures are good. Require good form.

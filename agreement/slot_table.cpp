@@ -142,7 +142,14 @@ Epoch SlotTable::epoch_at(Seq n) const {
   // The last change before n; most questions are about the newest epoch.
   if (changes_.empty() || changes_.back().n < n) return epoch_;
   const auto after = std::partition_point(changes_.begin(), changes_.end(), [n](const Change& c) { return c.n < n; });
-  return after == changes_.begin() ? Epoch{} : std::prev(after)->epoch;
+  return after == changes_.begin() ? before_changes_ : std::prev(after)->epoch;
+}
+
+void SlotTable::forget_through(Seq n) {
+  const auto end = std::partition_point(changes_.begin(), changes_.end(), [n](const Change& c) { return c.n <= n; });
+  if (end == changes_.begin()) return;
+  before_changes_ = std::prev(end)->epoch;
+  changes_.erase(changes_.begin(), end);
 }
 
 std::optional<std::pair<SlotId, Incarnation>> SlotTable::holder_of(const crypto::PublicKey& key) const {
@@ -161,6 +168,61 @@ Digest SlotTable::digest() const {
     out.id(entry.incarnation).id(entry.evicted_through).bytes(entry.key.bytes);
   }
   return out.finish();
+}
+
+// Little-endian: epoch, changed_at (8 bytes each), the active set (2), the digest of the epochs (32), then per slot:
+// incarnation, evicted through (8 each), key (32).
+Bytes SlotTable::encode() const {
+  Bytes out;
+  const auto put = [&out](std::uint64_t value, std::size_t bytes) {
+    for (std::size_t i = 0; i < bytes; ++i) out.push_back(static_cast<std::uint8_t>(value >> (8 * i)));
+  };
+  put(epoch_.value, 8);
+  put(changed_at_.value, 8);
+  put(active_, 2);
+  out.insert(out.end(), changes_digest_.bytes.begin(), changes_digest_.bytes.end());
+  for (const Entry& entry : entries_) {
+    put(entry.incarnation.value, 8);
+    put(entry.evicted_through.value, 8);
+    out.insert(out.end(), entry.key.bytes.begin(), entry.key.bytes.end());
+  }
+  return out;
+}
+
+std::optional<SlotTable> SlotTable::decode(ServiceId service, std::uint32_t f, std::uint32_t g, ByteView bytes) {
+  SlotTable out(service, f, g);
+  constexpr std::size_t kHead = 8 + 8 + 2 + 32;
+  constexpr std::size_t kPerSlot = 8 + 8 + 32;
+  if (bytes.size() != kHead + out.slots() * kPerSlot) return std::nullopt;
+  const auto take = [&bytes](std::size_t count) {
+    std::uint64_t value = 0;
+    for (std::size_t i = count; i-- > 0;) value = value << 8 | bytes[i];
+    bytes = bytes.subspan(count);
+    return value;
+  };
+  const auto take_32 = [&bytes](std::array<std::uint8_t, 32>& to) {
+    std::copy_n(bytes.begin(), to.size(), to.begin());
+    bytes = bytes.subspan(to.size());
+  };
+  out.epoch_ = Epoch{take(8)};
+  out.before_changes_ = out.epoch_;
+  out.changed_at_ = Seq{take(8)};
+  out.active_ = static_cast<SlotMask>(take(2));
+  take_32(out.changes_digest_.bytes);
+  if (size_of(out.active_) != g + 1 || out.active_ >> out.slots() != 0) return std::nullopt;
+  for (Entry& entry : out.entries_) {
+    const Incarnation incarnation{take(8)};
+    entry.evicted_through = Incarnation{take(8)};
+    crypto::PublicKey key;
+    take_32(key.bytes);
+    const bool joined = incarnation.value != 0;
+    if (joined ? incarnation <= entry.evicted_through || out.holder_of(key) : key != crypto::PublicKey{}) {
+      return std::nullopt;
+    }
+    entry.incarnation = incarnation;
+    entry.key = key;
+  }
+  return out;
 }
 
 EpochNotice SlotTable::notice() const {

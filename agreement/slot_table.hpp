@@ -41,6 +41,8 @@ std::vector<SlotId> slots_of(SlotMask set);
 // Nothing unless strictly ascending and below `slots`.
 std::optional<SlotMask> mask_of(const std::vector<SlotId>& ascending, std::size_t slots);
 
+inline constexpr std::size_t kTableBytesMax = 64 + 48 * kSlotsMax;  // of SlotTable::encode()
+
 class SlotTable {
  public:
   // 0 < f, g <= kFaultsMax.
@@ -66,7 +68,8 @@ class SlotTable {
   [[nodiscard]] std::size_t slots() const { return entries_.size(); }
   [[nodiscard]] bool known(SlotId slot) const { return slot.value < entries_.size(); }
   [[nodiscard]] Epoch epoch() const { return epoch_; }
-  // The epoch in which batch n is executed. Requires 1 <= n <= the last applied batch + 1.
+  // The epoch in which batch n is executed. Requires 1 <= n <= the last applied batch + 1, and n above what
+  // forget_through() was given or what decode() gave back.
   [[nodiscard]] Epoch epoch_at(Seq n) const;
   [[nodiscard]] SlotMask active() const { return active_; }
   // The following require known(slot).
@@ -82,6 +85,16 @@ class SlotTable {
   [[nodiscard]] EpochNotice notice() const;
   // Of all that decides what the table says and does from here on, earlier epochs' bounds included.
   [[nodiscard]] Digest digest() const;
+
+  // Nothing at or below n is asked for any more: the list of epochs does not grow for ever. Changes no digest.
+  void forget_through(Seq n);
+
+  // The table as of a checkpoint, for tables whose past nobody asks for: equal tables have equal bytes, whatever was
+  // forgotten. At most kTableBytesMax.
+  [[nodiscard]] Bytes encode() const;
+  // Nothing: not what encode() gives for this service, f and g.
+  [[nodiscard]] static std::optional<SlotTable> decode(ServiceId service, std::uint32_t f, std::uint32_t g,
+                                                       ByteView bytes);
 
  private:
   struct Entry {
@@ -101,8 +114,9 @@ class SlotTable {
   Seq changed_at_;
   SlotMask active_;
   std::vector<Entry> entries_;   // by slot
-  std::vector<Change> changes_;  // ascending
-  Digest changes_digest_;        // of the whole list
+  Epoch before_changes_;
+  std::vector<Change> changes_;  // ascending; what was not forgotten
+  Digest changes_digest_;        // of the whole list, forgotten or not
 };
 
 }  // namespace zz::agreement

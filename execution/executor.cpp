@@ -25,18 +25,20 @@ std::size_t bytes_of(const agreement::Vote& vote) { return sizeof vote + vote.re
 
 }  // namespace
 
-Executor::Executor(const ExecutorConfig& config, Observer& observer)
+Executor::Executor(const ExecutorConfig& config, state::ObjectStore& store, Observer& observer)
     : config_(config),
       observer_(observer),
       window_({config.f, config.held_bytes_max}),
-      sessions_(config.sessions),
-      slots_(config.service, config.f, config.g),
-      active_(agreement::slots_of(slots_.active())),
+      store_(store),
+      own_({config.service, config.f, config.g, config.sessions}, store),
+      phase_(own_.is_new() ? Phase::kRunning : Phase::kWaiting),
+      active_(agreement::slots_of(own_.slots().active())),
       expired_digest_(agreement::reply_digest(config.expired_reply.view())),
       nodes_(std::size_t{3} * config.f + 1),
       patience_{config.body_timeout.value / kEagerness},
       by_home_(nodes_.size()),
-      by_home_bytes_(nodes_.size()) {
+      by_home_bytes_(nodes_.size()),
+      clock_(config.checkpoints) {
   ZZ_ASSERT(config.f > 0 && nodes_.size() < 32);
 }
 
@@ -55,6 +57,7 @@ void Executor::node_up(NodeId node) {
   } else {
     subscribe(node, window_.next());
   }
+  for (const agreement::ExecCheckpoint& told : told_) out_.checkpoints.push_back({node, told});
   if (votes_kept_.empty()) return;
   out_.votes_again.push_back({node, {votes_kept_.begin(), votes_kept_.end()}});
 }
@@ -66,6 +69,7 @@ void Executor::node_down(NodeId node) {
   // One that comes and goes is not preferred again.
   if (bearer_ == node && nodes_[node.value].strikes == 0) nodes_[node.value].strikes = 1;
   std::erase_if(out_.votes_again, [node](const ExecutorOutput::VoteAgain& again) { return again.to == node; });
+  std::erase_if(out_.checkpoints, [node](const ExecutorOutput::CheckpointTo& again) { return again.to == node; });
   if (bearer_ == node) change_bearer();
 }
 
@@ -183,6 +187,8 @@ void Executor::resume_streams() {
 
 void Executor::tick(Micros now) {
   now_ = now;
+  for (Node& node : nodes_) node.checks = 0;
+  watch_order();
   watch_bearer();
   const bool waiting = !running_ && (window_.next_decided() ? !window_.runnable() : window_.heard_ahead());
   if (!waiting) {
@@ -247,6 +253,7 @@ Refusal Executor::step(NodeId from, agreement::Batch message) {
 
 Refusal Executor::step(NodeId from, const agreement::FetchReplies& message) {
   if (!known(from)) return Refusal::kUnknownPeer;
+  if (phase_ != Phase::kRunning) return Refusal::kNotReady;
   if (fetch_bytes_waiting_ > kFetchBytesWaiting) return Refusal::kQueueFull;
   agreement::Replies replies{message.n, {}};
   std::size_t bytes = 0;
@@ -257,18 +264,26 @@ Refusal Executor::step(NodeId from, const agreement::FetchReplies& message) {
     bytes = 0;
   };
   for (const agreement::FetchReplies::Item& item : message.items) {
-    auto body = sessions_.cached(item.client, item.session, item.number);
-    if (!body) continue;
-    const std::size_t cost = body->size() + kBodyOverheadBytes;
+    BodyLog::Found found = own_.sessions().cached(item.client, item.session, item.number);
+    want_body(found.missing);
+    if (!found.body) continue;
+    const std::size_t cost = found.body->size() + kBodyOverheadBytes;
     if (total > 0 && total + cost > kFetchBytesMax) break;  // the node asks again for the rest
     if (bytes + cost > kRepliesBytesMax) flush();
     bytes += cost;
     total += cost;
-    replies.items.push_back({item.index, std::move(*body)});
+    replies.items.push_back({item.index, std::move(*found.body)});
   }
   flush();
   fetch_bytes_waiting_ += total;
   return total > 0 || message.items.empty() ? Refusal::kNone : Refusal::kNotReady;
+}
+
+// The node asks again.
+void Executor::want_body(const std::vector<state::Want>& missing) {
+  for (const state::Want& want : missing) {
+    if (out_.wants.size() < kBodyWantsMax) out_.wants.push_back(want);
+  }
 }
 
 // ---- running ---------------------------------------------------------------------------------------------------
@@ -287,11 +302,13 @@ void Executor::begin(agreement::Batch batch) {
 void Executor::advance() {
   while (running_->index < running_->batch.requests.size()) {
     const agreement::Request& request = *running_->batch.requests[running_->index];
-    const SessionTable::Lookup found = sessions_.look_up(request.client, request.session, request.number);
+    const SessionTable::Lookup found = own_.sessions().look_up(request.client, request.session, request.number);
     if (found.verdict == SessionTable::Verdict::kRun) return;
     if (found.verdict == SessionTable::Verdict::kRepeat) {
       ++stats_.repeats;
-      answer(found.digest, found.body ? &*found.body : nullptr);
+      BodyLog::Found cached;
+      if (running_->designated) cached = own_.sessions().cached(request.client, request.session, request.number);
+      answer(found.digest, cached.body ? &*cached.body : nullptr);
     } else {
       ++stats_.expired;
       answer(expired_digest_, &config_.expired_reply);
@@ -301,9 +318,10 @@ void Executor::advance() {
 }
 
 std::optional<Invocation> Executor::next_invocation() {
-  if (running_ && running_->outstanding) return std::nullopt;
+  // Who has not heard yet that the state is another one has a service for the old one.
+  if (phase_ != Phase::kRunning || out_.adopted || (running_ && running_->outstanding)) return std::nullopt;
   while (!running_) {
-    if (!window_.runnable()) return std::nullopt;
+    if ((due_ && !take_checkpoint()) || !window_.runnable()) return std::nullopt;
     begin(window_.take());
     advance();
   }
@@ -314,12 +332,12 @@ std::optional<Invocation> Executor::next_invocation() {
 }
 
 void Executor::complete(SharedBytes reply) {
-  ZZ_ASSERT(running_ && running_->outstanding);
+  if (!running_ || !running_->outstanding) return;  // forgotten: another state was adopted, or the slot has ended
   running_->outstanding = false;
   ++stats_.requests;
   const agreement::Request& request = *running_->batch.requests[running_->index];
   const Digest digest = agreement::reply_digest(reply.view());
-  sessions_.record(request.client, request.session, request.number, digest, reply);
+  own_.sessions().record(request.client, request.session, request.number, digest, reply.view());
   answer(digest, &reply);
   advance();
 }
@@ -352,8 +370,9 @@ void Executor::finish() {
   const agreement::BatchHeader& header = *running_->batch.header;
   executed_ = header.n;
   ++stats_.batches;
+  const Epoch epoch = own_.slots().epoch();
   keep_vote(std::make_shared<const agreement::Vote>(
-      agreement::Vote{slots_.epoch(), header.n, config_.slot, config_.incarnation, std::move(running_->replies)}));
+      agreement::Vote{epoch, header.n, config_.slot, config_.incarnation, std::move(running_->replies)}));
   for (std::uint16_t i = 0; i < nodes_.size(); ++i) {
     if (by_home_[i].items.empty()) continue;
     out_.replies.push_back({NodeId{i}, std::move(by_home_[i])});
@@ -363,13 +382,17 @@ void Executor::finish() {
   observer_.on_event(Event{.kind = EventKind::kVoted,
                            .service = config_.service,
                            .n = header.n,
-                           .epoch = slots_.epoch(),
+                           .epoch = epoch,
                            .slot = config_.slot,
                            .incarnation = config_.incarnation});
   for (const agreement::SystemOp& op : header.system) {
-    if (slots_.apply(header.n, op)) active_ = agreement::slots_of(slots_.active());
+    if (own_.slots().apply(header.n, op)) active_ = agreement::slots_of(own_.slots().active());
   }
+  std::uint64_t bytes = 0;
+  for (const agreement::RequestPtr& request : running_->batch.requests) bytes += request->op.size();
+  due_ = clock_.passed(running_->batch.requests.size(), bytes);
   running_.reset();
+  if (due_ && !take_checkpoint()) ++stats_.no_place;
   resume_streams();
 }
 
@@ -388,6 +411,7 @@ ExecutorOutput Executor::take_output() {
     Node& node = nodes_[i];
     if (!node.subscribe) continue;
     node.subscribe = false;
+    if (phase_ == Phase::kEnded) continue;
     out_.subscribe.push_back({NodeId{i}, {std::max(node.from, window_.next()), bearer_ == NodeId{i}}});
   }
   fetch_bytes_waiting_ = 0;

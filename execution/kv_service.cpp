@@ -1,12 +1,26 @@
 #include "execution/kv_service.hpp"
 
+#include <algorithm>
 #include <charconv>
+#include <cstring>
 #include <optional>
 #include <utility>
+
+#include "crypto/digest.hpp"
+#include "execution/slot_layout.hpp"
 
 namespace zz::execution {
 
 namespace {
+
+using state::kObjectBytesMax;
+using state::ObjectId;
+
+constexpr unsigned kHashBits = 51;
+constexpr std::uint64_t kObjectsOfBucketMax = std::uint64_t{1} << (63 - kHashBits);
+constexpr std::size_t kLengthBytes = 4;              // of the whole bucket, in front of it
+constexpr std::size_t kEntryBytes = 2 * sizeof(std::uint32_t);  // lengths of key and value, in front of them
+static_assert(KvService::kBucketBytesMax / kObjectBytesMax < kObjectsOfBucketMax);
 
 // The text up to the first space, and what follows it.
 std::pair<std::string_view, std::string_view> cut(std::string_view text) {
@@ -27,58 +41,157 @@ Bytes reply(std::string_view text) {
   return {bytes.begin(), bytes.end()};
 }
 
-}  // namespace
-
-Bytes KvService::execute(const Invocation& invocation) {
-  const std::string_view op = invocation.op.text();
-  const auto [verb, rest] = cut(op);
-  if (op == "time") return reply(std::to_string(invocation.time.value));
-  if (op == "seed") return reply(to_hex(invocation.seed.bytes));
-  const auto [key, value] = cut(rest);
-  if (key.empty()) return reply("error expected put KEY VALUE, get KEY, del KEY, add KEY N, time or seed");
-  if (key.size() > kKeyBytesMax) return reply("error key too long");
-  const bool has_value = key.size() < rest.size();
-  if (verb == "put" && has_value) return reply(put(key, value));
-  if (verb == "add" && has_value) return reply(add(key, value));
-  if (verb == "del" && !has_value) return reply(erase(key));
-  if (verb == "get" && !has_value) {
-    const auto found = values_.find(key);
-    return reply(found == values_.end() ? std::string_view("none") : std::string_view(found->second));
-  }
-  return reply("error expected put KEY VALUE, get KEY, del KEY, add KEY N, time or seed");
+std::uint32_t u32_at(ByteView bytes, std::size_t at) {
+  layout::Reader in(bytes.subspan(at, sizeof(std::uint32_t)));
+  return in.u32();
 }
 
-std::string KvService::put(std::string_view key, std::string_view value) {
-  const auto found = values_.find(key);
-  const std::size_t before = found == values_.end() ? 0 : key.size() + found->second.size();
-  if (bytes_ - before + key.size() + value.size() > kBytesMax) return "error full";
-  bytes_ += key.size() + value.size() - before;
-  if (found == values_.end()) {
-    values_.emplace(key, value);
-  } else {
-    found->second = value;
+// The bucket of one key in this state. What is malformed reads as if it ended there: replicas agree about that too.
+class Bucket {
+ public:
+  // The state says so if something is absent.
+  Bucket(ServiceState& state, std::string_view key) : state_(state), key_(key) {
+    const Digest hash = crypto::sha256(as_bytes(key));
+    std::uint64_t bits = 0;
+    for (std::size_t i = 0; i < 8; ++i) bits = bits << 8 | hash.bytes[i];
+    first_ = ObjectId{(bits >> (64 - kHashBits)) << (63 - kHashBits)};
+    read();
+    find();
   }
-  return "ok";
-}
 
-std::string KvService::add(std::string_view key, std::string_view amount) {
-  const auto found = values_.find(key);
-  const auto old = found == values_.end() ? std::optional<std::int64_t>(0) : integer(found->second);
+  // Of the key.
+  [[nodiscard]] std::optional<std::string_view> value() const {
+    if (!found_) return std::nullopt;
+    return as_text(bytes_.view().subspan(at_ + kEntryBytes + key_.size(), length_ - kEntryBytes - key_.size()));
+  }
+
+  // False: it would be too long.
+  bool put(std::string_view value) {
+    layout::Writer entry(kEntryBytes + key_.size() + value.size());
+    entry.u32(static_cast<std::uint32_t>(key_.size()));
+    entry.u32(static_cast<std::uint32_t>(value.size()));
+    for (const std::string_view part : {key_, value}) {
+      entry.bytes().insert(entry.bytes().end(), part.begin(), part.end());
+    }
+    return replace(entry.bytes());
+  }
+  void erase() { replace({}); }
+
+ private:
+  void read() {
+    const auto head = state_.read(first_);
+    if (!head || head->size() < kLengthBytes) return;
+    objects_ = 1;
+    const std::size_t total = kLengthBytes + std::size_t{u32_at(head->view(), 0)};
+    if (total <= head->size()) {
+      bytes_ = head->slice(kLengthBytes, total - kLengthBytes);
+      return;
+    }
+    Bytes all(head->view().begin(), head->view().end());
+    for (; all.size() < total && objects_ < kObjectsOfBucketMax; ++objects_) {
+      const auto part = state_.read(ObjectId{first_.value + objects_});
+      if (part) {
+        all.insert(all.end(), part->view().begin(), part->view().end());
+      } else if (state_.missing().empty()) {
+        break;
+      } else {
+        all.resize(all.size() + kObjectBytesMax);  // all that matters yet is what else is absent
+      }
+    }
+    const std::size_t size = std::min(all.size(), total) - kLengthBytes;
+    bytes_ = SharedBytes(std::move(all)).slice(kLengthBytes, size);
+  }
+
+  void find() {
+    const ByteView all = bytes_.view();
+    at_ = 0;
+    while (all.size() - at_ >= kEntryBytes) {
+      const std::size_t key_bytes = u32_at(all, at_);
+      const std::size_t value_bytes = u32_at(all, at_ + sizeof(std::uint32_t));
+      const std::size_t length = kEntryBytes + key_bytes + value_bytes;
+      if (length > all.size() - at_) return;
+      const std::string_view key = as_text(all.subspan(at_ + kEntryBytes, key_bytes));
+      if (key >= key_) {
+        found_ = key == key_;
+        length_ = found_ ? length : 0;
+        return;
+      }
+      at_ += length;
+    }
+  }
+
+  // The entry of the key, or its absence, becomes these bytes.
+  bool replace(const Bytes& entry) {
+    const ByteView all = bytes_.view();
+    const std::size_t total = all.size() - length_ + entry.size();
+    if (total > KvService::kBucketBytesMax) return false;
+    layout::Writer out(kLengthBytes + total);
+    out.u32(static_cast<std::uint32_t>(total));
+    Bytes& bytes = out.bytes();
+    const ByteView before = all.subspan(0, at_);
+    const ByteView after = all.subspan(at_ + length_);
+    bytes.insert(bytes.end(), before.begin(), before.end());
+    bytes.insert(bytes.end(), entry.begin(), entry.end());
+    bytes.insert(bytes.end(), after.begin(), after.end());
+    std::uint64_t objects = 0;
+    if (total > 0 && bytes.size() <= kObjectBytesMax) {
+      state_.write(first_, std::move(bytes));
+      objects = 1;
+    } else if (total > 0) {
+      for (std::size_t at = 0; at < bytes.size(); at += kObjectBytesMax, ++objects) {
+        const auto from = bytes.begin() + static_cast<std::ptrdiff_t>(at);
+        const auto size = static_cast<std::ptrdiff_t>(std::min(kObjectBytesMax, bytes.size() - at));
+        state_.write(ObjectId{first_.value + objects}, Bytes(from, from + size));
+      }
+    }
+    for (; objects < objects_; ++objects) state_.erase(ObjectId{first_.value + objects});
+    return true;
+  }
+
+  ServiceState& state_;
+  std::string_view key_;
+  ObjectId first_;
+  std::uint64_t objects_ = 0;  // it has now
+  SharedBytes bytes_;          // of all of them, without the length in front
+  std::size_t at_ = 0;         // where the key's entry is, or belongs
+  std::size_t length_ = 0;     // of its entry, if it is there
+  bool found_ = false;
+};
+
+std::string add(Bucket& bucket, std::string_view amount) {
+  const auto value = bucket.value();
+  const auto old = value ? integer(*value) : std::optional<std::int64_t>(0);
   const auto step = integer(amount);
   std::int64_t sum = 0;
   if (!old || !step) return "error not an integer";
   if (__builtin_add_overflow(*old, *step, &sum)) return "error out of range";
   std::string text = std::to_string(sum);
-  const std::string answer = put(key, text);
-  return answer == "ok" ? text : answer;
+  return bucket.put(text) ? text : "error full";
 }
 
-std::string KvService::erase(std::string_view key) {
-  const auto found = values_.find(key);
-  if (found == values_.end()) return "none";
-  bytes_ -= found->first.size() + found->second.size();
-  values_.erase(found);
-  return "ok";
+}  // namespace
+
+std::optional<Bytes> KvService::execute(const Invocation& invocation, ServiceState& state) {
+  const std::string_view op = invocation.op.text();
+  const auto [verb, rest] = cut(op);
+  if (op == "time") return reply(std::to_string(invocation.time.value));
+  if (op == "seed") return reply(to_hex(invocation.seed.bytes));
+  const auto [key, value] = cut(rest);
+  const bool has_value = key.size() < rest.size();
+  const bool is_known = has_value ? verb == "put" || verb == "add" : verb == "del" || verb == "get";
+  if (key.empty() || (!is_known && key.size() <= kKeyBytesMax)) {
+    return reply("error expected put KEY VALUE, get KEY, del KEY, add KEY N, time or seed");
+  }
+  if (key.size() > kKeyBytesMax) return reply("error key too long");
+  Bucket bucket(state, key);
+  if (!state.missing().empty()) return std::nullopt;
+  if (verb == "put") return reply(bucket.put(value) ? "ok" : "error full");
+  if (verb == "add") return reply(add(bucket, value));
+  const auto found = bucket.value();
+  if (!found) return reply("none");
+  if (verb == "get") return reply(*found);
+  bucket.erase();
+  return reply("ok");
 }
 
 }  // namespace zz::execution

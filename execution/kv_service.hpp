@@ -1,6 +1,6 @@
 #pragma once
 
-// KvService: the sample application, a key-value store in memory. One operation is one line of text:
+// KvService: the sample application, a key-value store. One operation is one line of text:
 //
 //   put KEY VALUE   "ok"                       VALUE is the rest of the line, and may hold spaces
 //   get KEY         the value, or "none"
@@ -9,11 +9,14 @@
 //   time            the agreed time of the batch, microseconds since 1970
 //   seed            the agreed seed of the batch, 64 hexadecimal digits
 //
-// Anything else gets "error …" and changes nothing. One thread.
+// Anything else gets "error …" and changes nothing. One thread; it knows nothing but its state.
+//
+// State: the keys whose SHA-256 begins with the same 51 bits stand in one bucket: key and value of each, in the order of
+// the keys. A bucket is a run of objects of kObjectBytesMax, the last one shorter, under ids that these bits begin; so
+// one read and one write serve all but the longest values. kBucketBytesMax bounds what keys that were chosen to collide
+// can cost; a put beyond it gets "error full".
 
 #include <cstdint>
-#include <functional>
-#include <map>
 #include <string>
 #include <string_view>
 
@@ -23,21 +26,10 @@ namespace zz::execution {
 
 class KvService final : public Service {
  public:
-  // Keys and values together; an operation that would exceed it gets "error full".
-  static constexpr std::size_t kBytesMax = 256u << 20;
   static constexpr std::size_t kKeyBytesMax = 1024;
+  static constexpr std::size_t kBucketBytesMax = 64u << 20;
 
-  Bytes execute(const Invocation& invocation) override;
-
-  [[nodiscard]] std::size_t keys() const { return values_.size(); }
-
- private:
-  std::string put(std::string_view key, std::string_view value);
-  std::string add(std::string_view key, std::string_view amount);
-  std::string erase(std::string_view key);
-
-  std::map<std::string, std::string, std::less<>> values_;
-  std::size_t bytes_ = 0;
+  std::optional<Bytes> execute(const Invocation& invocation, ServiceState& state) override;
 };
 
 }  // namespace zz::execution

@@ -118,14 +118,23 @@ agreement::Batch OrderWindow::take() {
   ZZ_ASSERT(runnable());
   Slot& s = slot(next_);
   agreement::Batch out = std::move(s.batch);
-  held_bytes_ -= s.bytes;
-  s.batch = agreement::Batch{};
-  s.nodes = 0;
-  s.decided = false;
-  s.held = false;
-  s.bytes = 0;
+  clear(s);
   next_ = next_.next();
   return out;
+}
+
+void OrderWindow::clear(Slot& s) {
+  if (s.held) release(s);
+  s.candidates.clear();
+  s.nodes = 0;
+  s.decided = false;
+}
+
+void OrderWindow::go_to(Seq next) {
+  // Backwards, places have another meaning.
+  const std::uint64_t passed = next < next_ ? kOrderWindow : std::min(next.value - next_.value, kOrderWindow);
+  for (std::uint64_t i = 0; i < passed; ++i) clear(slot(Seq{next_.value + i}));
+  next_ = next;
 }
 
 }  // namespace zz::execution

@@ -68,6 +68,8 @@ class OrderWindow {
   [[nodiscard]] bool heard(NodeId from, Seq n) const;
   // Requires runnable().
   agreement::Batch take();
+  // `next` is the first batch not taken. What was said of it and of later ones stays where it has a place.
+  void go_to(Seq next);
 
   [[nodiscard]] std::uint64_t held_bytes() const { return held_bytes_; }
   [[nodiscard]] bool has_room() const { return held_bytes_ <= options_.held_bytes_max / 2; }
@@ -92,6 +94,7 @@ class OrderWindow {
   [[nodiscard]] const Slot& slot(Seq n) const { return slots_[n.value % kOrderWindow]; }
   [[nodiscard]] bool beyond(Seq n) const { return n.value - next_.value >= kOrderWindow; }
   void release(Slot& s);
+  void clear(Slot& s);
   void decide(Slot& s, const Digest& digest);
 
   Options options_;

@@ -4,10 +4,12 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 
 #include "base/bytes.hpp"
 #include "base/ids.hpp"
 #include "base/result.hpp"
+#include "execution/service_state.hpp"
 
 namespace zz::execution {
 
@@ -20,13 +22,15 @@ struct Invocation {
   SharedBytes op;
 };
 
-// An in-process application (the `in-process` adapter). Must be deterministic: equal sequences of calls give
-// equal replies. One thread.
+// An in-process application (the `in-process` adapter). All that it knows is in its state, so that a replica that has
+// the state behaves like the one it is from; and it must be deterministic: equal calls on equal states give equal
+// replies and leave equal states. One thread.
 class Service {
  public:
   virtual ~Service() = default;
-  // Applies one operation and returns its reply; an invalid operation gets a reply that says so.
-  virtual Bytes execute(const Invocation& invocation) = 0;
+  // Applies one operation and returns its reply; an invalid operation gets a reply that says so. Nothing: something that
+  // it read is absent (state.missing()); the same call comes again. The caller commits.
+  virtual std::optional<Bytes> execute(const Invocation& invocation, ServiceState& state) = 0;
 };
 
 // Drives one service, local or out of process. One thread (the loop's); at most one invocation at a time.
@@ -40,6 +44,10 @@ class Adapter {
   // Requires that no invocation is pending. Calls back exactly once, possibly before returning. A service
   // that crashes or hangs answers with a definite error reply; it never calls back with nothing.
   virtual void execute(const Invocation& invocation, Reply done) = 0;
+  // Absent parts of the state have come: what waits for them is tried again.
+  virtual void supplied() {}
+  // The state is another one: what was being run is forgotten, and calls back no more.
+  virtual void replaced() {}
 };
 
 }  // namespace zz::execution

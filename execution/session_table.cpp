@@ -4,12 +4,19 @@
 #include <utility>
 
 #include "base/assert.hpp"
-#include "crypto/digest.hpp"
 
 namespace zz::execution {
 
-SessionTable::SessionTable(const SessionLimits& limits)
-    : limits_(limits), ring_size_(std::size_t{2} * limits.client_window) {
+using layout::kGravesPerChunk;
+using layout::kRepliesPerPage;
+using layout::kSessionsPerPage;
+
+SessionTable::SessionTable(const SessionLimits& limits, state::ObjectStore& store)
+    : limits_(limits),
+      store_(store),
+      ring_size_(std::size_t{2} * limits.client_window),
+      pages_(static_cast<std::uint32_t>((ring_size_ + kRepliesPerPage - 1) / kRepliesPerPage)),
+      bodies_(store, limits.reply_bytes_max) {
   ZZ_ASSERT(limits.client_window > 0 && limits.sessions_max > 0 && limits.client_sessions_max > 0);
 }
 
@@ -30,7 +37,6 @@ SessionTable::Lookup SessionTable::look_up(ClientId client, SessionId session, R
     if (number.value != 0 && entry.number == number) {
       out.verdict = Verdict::kRepeat;
       out.digest = entry.digest;
-      if (entry.has_body) out.body = entry.body;
     } else if (number < entry.number || number.value == 0 ||
                (known->highest.value > number.value && known->highest.value - number.value >= ring_size_)) {
       out.verdict = Verdict::kExpired;
@@ -44,40 +50,80 @@ SessionTable::Lookup SessionTable::look_up(ClientId client, SessionId session, R
 
 SessionTable::Session& SessionTable::open(const Key& key) {
   const auto own = by_client_.find(key.client);
+  auto place = static_cast<std::uint32_t>(by_place_.size());
   if (own != by_client_.end() && own->second.size() >= limits_.client_sessions_max) {
-    evict({key.client, own->second.front()});
+    place = evict({key.client, own->second.front()});
+  } else if (sessions_.size() >= limits_.sessions_max) {
+    place = evict(by_age_.front());
   }
-  if (sessions_.size() >= limits_.sessions_max) evict(by_age_.front());
   Session& session = sessions_[key];
-  session.ring.resize(ring_size_);
-  session.age = by_age_.insert(by_age_.end(), key);
-  std::list<SessionId>& ages = by_client_[key.client];  // looked up again: evict() drops empty lists
-  session.own_age = ages.insert(ages.end(), key.session);
+  session.key = key;
+  session.place = place;
+  settle_in(session);
   last_key_ = key;
   last_ = &session;
   return session;
 }
 
-void SessionTable::evict(Key key) {
+// A session that executed most recently gets its memory, its place and its turns.
+void SessionTable::settle_in(Session& session) {
+  session.ring.resize(ring_size_);
+  session.waiting.resize(pages_);
+  session.written.resize(pages_);
+  if (session.place >= by_place_.size()) by_place_.resize(session.place + std::size_t{1});
+  by_place_[session.place] = &session;
+  index_changed_.resize((by_place_.size() + kSessionsPerPage - 1) / kSessionsPerPage);
+  session.age = by_age_.insert(by_age_.end(), session.key);
+  std::list<SessionId>& ages = by_client_[session.key.client];
+  session.own_age = ages.insert(ages.end(), session.key.session);
+}
+
+// Returns the place that is free now.
+std::uint32_t SessionTable::evict(const Key& key) {
   const auto it = sessions_.find(key);
   ZZ_ASSERT(it != sessions_.end());
-  for (Entry& entry : it->second.ring) drop_body(entry);
-  by_age_.erase(it->second.age);
-  const auto own = by_client_.find(key.client);
-  own->second.erase(it->second.own_age);
+  const Key gone = key;  // it may be in one of the lists
+  const Session& session = it->second;
+  const std::uint32_t place = session.place;
+  for (std::uint32_t page = 0; page < pages_; ++page) {
+    if (!session.written[page]) continue;
+    const state::Outcome out = store_.erase(ring_page({place, page}));
+    ZZ_ASSERT(out.status != state::Status::kMissing);
+  }
+  by_age_.erase(session.age);
+  const auto own = by_client_.find(gone.client);
+  own->second.erase(session.own_age);
   if (own->second.empty()) by_client_.erase(own);
+  by_place_[place] = nullptr;
   sessions_.erase(it);
   last_ = nullptr;
+  bury(gone);
+  return place;
+}
+
+void SessionTable::bury(const Key& key) {
   graves_.insert(key);
   graves_by_age_.push_back(key);
-  if (graves_by_age_.size() > kGravesPerSession * limits_.sessions_max) {
-    graves_.erase(graves_by_age_.front());
-    graves_by_age_.pop_front();
+  layout::Writer record(layout::kGraveBytes);
+  record.u32(key.client.value);
+  record.u64(key.session.value);
+  grave_tail_.insert(grave_tail_.end(), record.bytes().begin(), record.bytes().end());
+  const std::uint64_t first = first_grave() / kGravesPerChunk;
+  ++graves_end_;
+  if (graves_end_ % kGravesPerChunk == 0) {
+    write(layout::grave_chunk(graves_end_ / kGravesPerChunk - 1), grave_tail_);
+    grave_tail_.clear();
   }
+  if (graves_by_age_.size() <= graves_max()) return;
+  graves_.erase(graves_by_age_.front());
+  graves_by_age_.pop_front();
+  if (first == first_grave() / kGravesPerChunk) return;
+  const state::Outcome out = store_.erase(layout::grave_chunk(first));
+  ZZ_ASSERT(out.status != state::Status::kMissing);
 }
 
 void SessionTable::record(ClientId client, SessionId session, RequestNumber number, const Digest& digest,
-                          SharedBytes body) {
+                          ByteView body) {
   ZZ_ASSERT(number.value != 0);
   const Key key{client, session};
   Session* known = find(key);
@@ -86,63 +132,198 @@ void SessionTable::record(ClientId client, SessionId session, RequestNumber numb
   std::list<SessionId>& own = by_client_.find(client)->second;
   own.splice(own.end(), own, known->own_age);
   known->highest = std::max(known->highest, number);
-  Entry& entry = known->ring[number.value % ring_size_];
+  known->stamp = ++records_;
+  const std::size_t at = number.value % ring_size_;
+  Entry& entry = known->ring[at];
   ZZ_ASSERT(entry.number < number);
-  drop_body(entry);
   entry.number = number;
   entry.digest = digest;
-  keep_body(entry, std::move(body));
+  const auto position = bodies_.append(body);
+  entry.position = position.value_or(0);
+  entry.length = position ? static_cast<std::uint32_t>(body.size()) : layout::kNoBody;
+  changed(*known, at);
 }
 
-std::optional<SharedBytes> SessionTable::cached(ClientId client, SessionId session, RequestNumber number) const {
+BodyLog::Found SessionTable::cached(ClientId client, SessionId session, RequestNumber number) const {
   const auto it = sessions_.find(Key{client, session});
-  if (it == sessions_.end() || number.value == 0) return std::nullopt;
+  if (it == sessions_.end() || number.value == 0) return {};
   const Entry& entry = it->second.ring[number.value % ring_size_];
-  if (entry.number != number || !entry.has_body) return std::nullopt;
-  return entry.body;
+  if (entry.number != number || entry.length == layout::kNoBody) return {};
+  return bodies_.read(entry.position, entry.length);
 }
 
-void SessionTable::keep_body(Entry& entry, SharedBytes body) {
-  const std::uint64_t cost = body.size() + kReplyOverheadBytes;
-  if (cost > limits_.reply_bytes_max) return;
-  while (reply_bytes_ + cost > limits_.reply_bytes_max) drop_body(*oldest_body_);
-  reply_bytes_ += cost;
-  entry.body = std::move(body);
-  entry.has_body = true;
-  entry.older = newest_body_;
-  entry.newer = nullptr;
-  if (newest_body_ != nullptr) newest_body_->newer = &entry;
-  newest_body_ = &entry;
-  if (oldest_body_ == nullptr) oldest_body_ = &entry;
+// ---- writing ---------------------------------------------------------------------------------------------------
+
+void SessionTable::changed(Session& session, std::size_t at) {
+  index_changed_[session.place / kSessionsPerPage] = true;
+  const auto page = static_cast<std::uint32_t>(at / kRepliesPerPage);
+  if (session.waiting[page]) return;
+  session.waiting[page] = true;
+  waiting_.push_back({session.place, page});
+  if (waiting_.size() <= limits_.sessions_max) return;
+  write_page(waiting_.front());
+  waiting_.pop_front();
 }
 
-void SessionTable::drop_body(Entry& entry) {
-  if (!entry.has_body) return;
-  reply_bytes_ -= entry.body.size() + kReplyOverheadBytes;
-  (entry.older != nullptr ? entry.older->newer : oldest_body_) = entry.newer;
-  (entry.newer != nullptr ? entry.newer->older : newest_body_) = entry.older;
-  entry.body = SharedBytes();
-  entry.has_body = false;
-  entry.older = nullptr;
-  entry.newer = nullptr;
+// Nothing if it was written since, or its session has left its place.
+void SessionTable::write_page(const PageAt& at) {
+  Session& session = *by_place_[at.place];
+  if (!session.waiting[at.page]) return;
+  session.waiting[at.page] = false;
+  session.written[at.page] = true;
+  const std::size_t first = std::size_t{at.page} * kRepliesPerPage;
+  const std::size_t last = std::min(first + kRepliesPerPage, ring_size_);
+  layout::Writer out(layout::kReplyBytes * kRepliesPerPage);
+  for (std::size_t i = first; i < last; ++i) {
+    const Entry& entry = session.ring[i];
+    out.u64(entry.number.value);
+    out.digest(entry.digest);
+    out.u64(entry.position);
+    out.u32(entry.length);
+  }
+  write(ring_page(at), out.bytes());
 }
 
-Digest SessionTable::digest() const {
-  crypto::DigestWriter out("zz session table");
-  out.u64(sessions_.size());
-  for (const Key& key : by_age_) {
-    const Session& session = sessions_.find(key)->second;
-    out.id(key.client).id(key.session).id(session.highest);
-    for (const Entry& entry : session.ring) {
-      out.id(entry.number).digest(entry.digest).u64(entry.has_body ? 1 : 0);
-      if (entry.has_body) out.bytes(entry.body.view());
+void SessionTable::write_index(std::size_t page) {
+  layout::Writer out(layout::kSessionBytes * kSessionsPerPage);
+  const std::size_t last = std::min((page + 1) * kSessionsPerPage, by_place_.size());
+  for (std::size_t i = page * kSessionsPerPage; i < last; ++i) {
+    const Session& session = *by_place_[i];
+    out.u32(session.key.client.value);
+    out.u64(session.key.session.value);
+    out.u64(session.highest.value);
+    out.u64(session.stamp);
+  }
+  write(layout::index_page(page), out.bytes());
+}
+
+void SessionTable::write(state::ObjectId id, ByteView bytes) {
+  const state::Outcome out = store_.write(id, bytes);
+  ZZ_ASSERT(out.status == state::Status::kDone);  // what is below was loaded, and room is reserved
+}
+
+SessionTable::Counts SessionTable::save() {
+  for (const PageAt& at : waiting_) write_page(at);
+  waiting_.clear();
+  for (std::size_t page = 0; page < index_changed_.size(); ++page) {
+    if (index_changed_[page]) write_index(page);
+    index_changed_[page] = false;
+  }
+  write(layout::kGraveTail, grave_tail_);
+  bodies_.save();
+  return {records_, by_place_.size(), graves_end_, bodies_.end()};
+}
+
+state::Totals SessionTable::reserve(const SessionLimits& limits) {
+  const std::uint64_t pages =
+      (std::uint64_t{2} * limits.client_window + kRepliesPerPage - 1) / kRepliesPerPage * limits.sessions_max;
+  const std::uint64_t index = limits.sessions_max / kSessionsPerPage + 1;
+  const std::uint64_t graves = kGravesPerSession * std::uint64_t{limits.sessions_max} / kGravesPerChunk + 3;
+  state::Totals out = BodyLog::reserve(limits.reply_bytes_max);
+  out.objects += pages + index + graves;
+  out.bytes += pages * kRepliesPerPage * layout::kReplyBytes + index * kSessionsPerPage * layout::kSessionBytes +
+               graves * kGravesPerChunk * layout::kGraveBytes;
+  return out;
+}
+
+// ---- reading ---------------------------------------------------------------------------------------------------
+
+std::optional<SharedBytes> SessionTable::page_of(state::ObjectId id) {
+  state::ReadOutcome read = store_.read(id);
+  if (read.status != state::Status::kDone) return std::nullopt;
+  return std::move(read.bytes);
+}
+
+std::string SessionTable::load(const Counts& counts) {
+  ZZ_ASSERT(records_ == 0 && by_place_.empty());
+  if (counts.sessions > limits_.sessions_max || counts.graves > counts.records || counts.sessions > counts.records) {
+    return "the head speaks of impossible sessions";
+  }
+  const auto tail = page_of(layout::kBodyTail);
+  if (!tail || !bodies_.load(counts.body_end, *tail)) return "the bodies do not end where the head says";
+  records_ = counts.records;
+  std::string wrong = load_graves(counts);
+  if (wrong.empty()) wrong = load_index(counts);
+  for (std::size_t i = 0; wrong.empty() && i < by_place_.size(); ++i) wrong = load_ring(*by_place_[i]);
+  return wrong;
+}
+
+std::string SessionTable::load_index(const Counts& counts) {
+  std::vector<Session> found;
+  for (std::uint64_t at = 0; at < counts.sessions; at += kSessionsPerPage) {
+    const std::uint64_t entries = std::min<std::uint64_t>(kSessionsPerPage, counts.sessions - at);
+    const auto page = page_of(layout::index_page(at / kSessionsPerPage));
+    if (!page || page->size() != entries * layout::kSessionBytes) return "a page of sessions has a wrong length";
+    layout::Reader in(page->view());
+    for (std::uint64_t i = 0; i < entries; ++i) {
+      Session session;
+      session.key.client = ClientId{in.u32()};
+      session.key.session = SessionId{in.u64()};
+      session.place = static_cast<std::uint32_t>(at + i);
+      session.highest = RequestNumber{in.u64()};
+      session.stamp = in.u64();
+      if (session.stamp == 0 || session.stamp > counts.records) return "a session has an impossible stamp";
+      found.push_back(std::move(session));
     }
   }
-  out.u64(graves_by_age_.size());
-  for (const Key& key : graves_by_age_) out.id(key.client).id(key.session);
-  // Which body goes next depends on the order in which they came.
-  for (const Entry* entry = oldest_body_; entry != nullptr; entry = entry->newer) out.id(entry->number);
-  return out.finish();
+  // Stamps say whose turn it is.
+  std::sort(found.begin(), found.end(), [](const Session& a, const Session& b) { return a.stamp < b.stamp; });
+  by_place_.resize(found.size());
+  std::uint64_t last = 0;
+  for (Session& session : found) {
+    const Key key = session.key;
+    if (std::exchange(last, session.stamp) == session.stamp) return "two sessions have one stamp";
+    const auto [it, is_new] = sessions_.emplace(key, std::move(session));
+    if (!is_new) return "a session is there twice";
+    settle_in(it->second);
+  }
+  return {};
+}
+
+std::string SessionTable::load_ring(Session& session) {
+  for (std::uint32_t page = 0; page < pages_; ++page) {
+    const state::ReadOutcome read = store_.read(ring_page({session.place, page}));
+    if (read.status == state::Status::kNone) continue;
+    const std::size_t first = std::size_t{page} * kRepliesPerPage;
+    const std::size_t last = std::min(first + kRepliesPerPage, ring_size_);
+    if (read.status != state::Status::kDone || read.bytes.size() != (last - first) * layout::kReplyBytes) {
+      return "a page of replies has a wrong length";
+    }
+    session.written[page] = true;
+    layout::Reader in(read.bytes.view());
+    for (std::size_t i = first; i < last; ++i) {
+      Entry& entry = session.ring[i];
+      entry.number = RequestNumber{in.u64()};
+      entry.digest = in.digest();
+      entry.position = in.u64();
+      entry.length = in.u32();
+      if (entry.number.value == 0) continue;
+      if (entry.number.value % ring_size_ != i || entry.number > session.highest) {
+        return "a reply stands where it cannot be";
+      }
+    }
+  }
+  return {};
+}
+
+std::string SessionTable::load_graves(const Counts& counts) {
+  graves_end_ = counts.graves;
+  const std::uint64_t end_chunk = graves_end_ / kGravesPerChunk;
+  for (std::uint64_t chunk = first_grave() / kGravesPerChunk; chunk <= end_chunk; ++chunk) {
+    const bool is_tail = chunk == end_chunk;
+    const std::uint64_t entries = is_tail ? graves_end_ % kGravesPerChunk : kGravesPerChunk;
+    const auto page = page_of(is_tail ? layout::kGraveTail : layout::grave_chunk(chunk));
+    if (!page || page->size() != entries * layout::kGraveBytes) return "a page of graves has a wrong length";
+    layout::Reader in(page->view());
+    for (std::uint64_t i = 0; i < entries; ++i) {
+      const Key key{ClientId{in.u32()}, SessionId{in.u64()}};
+      if (chunk * kGravesPerChunk + i < first_grave()) continue;
+      graves_.insert(key);
+      graves_by_age_.push_back(key);
+    }
+    if (is_tail) grave_tail_.assign(page->view().begin(), page->view().end());
+  }
+  return {};
 }
 
 }  // namespace zz::execution

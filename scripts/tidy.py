@@ -21,10 +21,11 @@ MAY_USE = {
     "client": {"net", "crypto", "base", "agreement"},
     "apps": {"base", "crypto", "net", "agreement", "execution", "vmpool", "client"},
 }
-# What execution, vmpool and client may use of agreement: the messages, their encodings and the slot table that the order
-# defines; never its cores or driver.
+# What execution, vmpool and client may use of agreement: the messages, their encodings, the slot table that the order
+# defines, and the rules of checkpoints; never its cores or driver.
 SHARED_OF_AGREEMENT = {
-    "agreement/messages.hpp", "agreement/codec.hpp", "agreement/agent_link.hpp", "agreement/slot_table.hpp", "agreement/checkpoint_clock.hpp",
+    "agreement/messages.hpp", "agreement/codec.hpp", "agreement/agent_link.hpp", "agreement/slot_table.hpp",
+    "agreement/checkpoint_clock.hpp", "agreement/certificates.hpp",
 }
 
 # Cores: no clock, socket, disk, thread, randomness, wire format or logger.
@@ -33,7 +34,8 @@ CORES = [
     "agreement/slot_table", "agreement/epoch_rules", "agreement/suspect_book", "agreement/reply_book", "agreement/order_log",
     "agreement/authority", "agreement/view_change", "agreement/log_record", "agreement/proposal_history",
     "agreement/checkpoint_book", "agreement/catch_up", "agreement/primary_watch", "agreement/vouch_book",
-    "agreement/service_instance", "agreement/messages", "execution/executor", "execution/session_table",
+    "agreement/service_instance", "agreement/messages", "agreement/certificates", "execution/executor",
+    "execution/session_table", "execution/body_log", "execution/slot_state", "execution/slot_layout",
     "execution/order_window", "execution/epoch_table", "execution/statefs/file_system",
     "execution/statefs/file_data", "execution/statefs/directory", "execution/statefs/layout",
     "execution/statefs/transaction", "vmpool/pool", "vmpool/ballots", "client/session",

@@ -5,17 +5,18 @@
 #include <string>
 
 #include "execution/in_process_adapter.hpp"
+#include "tests/support/local_kv.hpp"
 
 namespace zz::execution {
 namespace {
 
-std::string call(KvService& service, std::string_view op) {
+std::string call(test::LocalKv& service, std::string_view op) {
   const Invocation invocation{Seq{1}, Micros{42}, Digest{}, ClientId{0}, SharedBytes::copy(op)};
   return std::string(as_text(service.execute(invocation)));
 }
 
 TEST(KvService, KeepsValuesByKey) {
-  KvService service;
+  test::LocalKv service;
   EXPECT_EQ(call(service, "get a"), "none");
   EXPECT_EQ(call(service, "put a one two"), "ok");
   EXPECT_EQ(call(service, "get a"), "one two");
@@ -26,7 +27,7 @@ TEST(KvService, KeepsValuesByKey) {
 }
 
 TEST(KvService, AddsIntegersAndRefusesWhatIsNone) {
-  KvService service;
+  test::LocalKv service;
   EXPECT_EQ(call(service, "add n 5"), "5");
   EXPECT_EQ(call(service, "add n -7"), "-2");
   EXPECT_EQ(call(service, "add n x"), "error not an integer");
@@ -38,21 +39,22 @@ TEST(KvService, AddsIntegersAndRefusesWhatIsNone) {
 }
 
 TEST(KvService, AnswersWithTheAgreedTimeAndSeed) {
-  KvService service;
+  test::LocalKv service;
   EXPECT_EQ(call(service, "time"), "42");
   EXPECT_EQ(call(service, "seed"), std::string(64, '0'));
 }
 
 TEST(KvService, AnswersAnythingElseWithAnErrorAndChangesNothing) {
-  KvService service;
+  test::LocalKv service;
   for (const std::string_view op : {"", " ", "put", "put a", "get", "get a b", "del a b", "add a", "pop a", "put  x"})
     EXPECT_TRUE(call(service, op).starts_with("error")) << op;
   EXPECT_EQ(call(service, "put " + std::string(KvService::kKeyBytesMax + 1, 'k') + " v"), "error key too long");
-  EXPECT_EQ(service.keys(), 0u);
+  EXPECT_EQ(service.store().totals().objects, 0u);
 }
 
 TEST(InProcessAdapter, AnswersBeforeExecuteReturnsAndBoundsTheReply) {
-  InProcessAdapter adapter(std::make_unique<KvService>(), 16);
+  const auto store = test::memory_store();
+  InProcessAdapter adapter(std::make_unique<KvService>(), *store, {{}, 16}, [](const auto&) { FAIL(); });
   bool started = false;
   adapter.start([&](const Result<void>& result) { started = result.ok(); });
   EXPECT_TRUE(started);

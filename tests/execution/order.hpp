@@ -12,7 +12,9 @@
 #include "agreement/messages.hpp"
 #include "base/observer.hpp"
 #include "execution/executor.hpp"
+#include "execution/in_process_adapter.hpp"
 #include "execution/kv_service.hpp"
+#include "tests/support/memory_store.hpp"
 
 namespace zz::execution::testing {
 
@@ -96,7 +98,12 @@ inline ExecutorConfig make_config(std::uint16_t slot = 0) {
 // An executor with a key-value service; keeps everything that came out.
 class Slot {
  public:
-  explicit Slot(const ExecutorConfig& config = make_config()) : core(config, observer) {}
+  // `its_store`: of an earlier life.
+  explicit Slot(const ExecutorConfig& config = make_config(), std::unique_ptr<state::ObjectStore> its_store = nullptr)
+      : store(its_store ? std::move(its_store) : test::memory_store()),
+        core(config, *store, observer),
+        service(std::make_unique<KvService>(), *store, {},
+                [this](const std::vector<state::Want>& wants) { missing.insert(missing.end(), wants.begin(), wants.end()); }) {}
 
   void all_up() {
     for (std::uint16_t i = 0; i < 4; ++i) core.node_up(NodeId{i});
@@ -111,20 +118,43 @@ class Slot {
     order(1, batch);
     core.step(*core.bearer(), batch);
   }
-  // Runs what can be run; returns how many invocations that took.
+  // Runs what can be run; returns how many invocations that took. One that lacks state stays with the service.
   int run() {
     int count = 0;
-    while (auto invocation = core.next_invocation()) {
-      ran.push_back(invocation->op.copy(invocation->op.view()));
-      last = *invocation;
-      core.complete(SharedBytes(service.execute(*invocation)));
-      ++count;
-    }
-    drain();
+    do {
+      while (auto invocation = core.next_invocation()) {
+        ran.push_back(invocation->op.copy(invocation->op.view()));
+        last = *invocation;
+        service.execute(*invocation, [this](SharedBytes reply) { core.complete(std::move(reply)); });
+        ++count;
+      }
+      drain();
+    } while (digest());
     return count;
+  }
+  // What a driver does beside. True: there was something to do.
+  bool digest() {
+    bool did = false;
+    while (const auto due = core.to_digest()) {
+      core.checkpointed(due->n, test::digest_of(*store, due->snapshot));
+      did = true;
+    }
+    if (!did) return false;
+    test::reclaim(*store);
+    drain();
+    return true;
   }
   void drain() {
     ExecutorOutput out = core.take_output();
+    if (!out.ended.empty()) ended = out.ended;
+    if (out.adopted) {
+      adopted = out.adopted;
+      service.replaced();
+      missing.clear();
+    }
+    missing.insert(missing.end(), out.wants.begin(), out.wants.end());
+    for (auto& checkpoint : out.checkpoints) checkpoints.push_back(checkpoint);
+    if (out.stable) stable = out.stable;
     for (auto& vote : out.votes) votes.push_back(*vote);
     for (auto& again : out.votes_again) votes_again.push_back(again);
     for (auto& to : out.replies) replies.push_back(to);
@@ -137,14 +167,20 @@ class Slot {
   }
 
   NullObserver observer;
+  std::unique_ptr<state::ObjectStore> store;
+  std::vector<state::Want> missing;  // not fetched yet
   Executor core;
-  KvService service;
+  InProcessAdapter service;
   std::vector<SharedBytes> ran;
   Invocation last;
   std::vector<agreement::Vote> votes;
   std::vector<ExecutorOutput::VoteAgain> votes_again;
   std::vector<ExecutorOutput::RepliesTo> replies;
   std::vector<ExecutorOutput::SubscribeAt> subscribes;
+  std::vector<ExecutorOutput::CheckpointTo> checkpoints;
+  std::optional<ExecutorOutput::Stable> stable;  // the last one
+  agreement::CertificatePtr adopted;             // likewise
+  std::string ended;
 };
 
 inline Digest digest_of(std::string_view reply) { return agreement::reply_digest(as_bytes(reply)); }

@@ -8,9 +8,9 @@
 #include <tuple>
 #include <vector>
 
-#include "execution/kv_service.hpp"
 #include "tests/sim/hooks.hpp"
 #include "tests/sim/witness_ghost.hpp"
+#include "tests/support/local_kv.hpp"
 
 namespace zz::sim {
 
@@ -40,7 +40,7 @@ class ReferenceRun {
   std::uint64_t kept_;  // numbers that a session keeps
   std::size_t sessions_max_;
   std::size_t client_sessions_max_;
-  execution::KvService service_;
+  test::LocalKv service_;
   std::map<Key, Session> sessions_;
   std::set<Key> evicted_;
   std::uint64_t clock_ = 0;

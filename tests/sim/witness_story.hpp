@@ -5,8 +5,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "execution/kv_service.hpp"
 #include "tests/sim/witness.hpp"
+#include "tests/support/local_kv.hpp"
 #include "tests/support/test_cluster.hpp"
 
 namespace zz::sim {
@@ -45,7 +45,7 @@ struct Story {
   std::vector<Digest> results{Digest{}};
   std::vector<Micros> times{Micros{}};
   std::vector<std::vector<RequestPtr>> bodies{{}};
-  execution::KvService service;
+  test::LocalKv service;
   std::vector<std::vector<SharedBytes>> replies{{}};
 
   [[nodiscard]] std::string violation() const { return witness->violation().value_or("none"); }
