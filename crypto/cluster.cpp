@@ -80,6 +80,16 @@ class Reader {
     }
   }
 
+  void on_wake(std::string_view key, OnWake& out) {
+    std::string name{to_string(out)};
+    string(key, name, false);
+    if (const auto parsed = parse_on_wake(name)) {
+      out = *parsed;
+    } else {
+      problem_.set(line_of(*table_.get(key)), fmt::format("{} {} must be none, reload or restart", name_, key));
+    }
+  }
+
   void string(std::string_view key, std::string& out, bool required) {
     const toml::node* node = take(key, required);
     if (node == nullptr) return;
@@ -231,6 +241,8 @@ ServiceEntry read_service(const toml::table& table, std::vector<std::uint32_t>& 
     Reader http_reader(*http, "[service.http]", problem);
     http_reader.strings("reply_headers", service.http.reply_headers);
     http_reader.strings("drop_body_patterns", service.http.drop_body_patterns);
+    http_reader.on_wake("on_wake", service.http.on_wake);
+    http_reader.strings("reload", service.http.reload);
     each_http_number(service.http, [&](std::string_view key, auto& member, NumberRange range, std::string_view) {
       http_reader.number(key, member, range, false);
     });
@@ -316,6 +328,25 @@ std::string_view to_string(Durability durability) {
 std::optional<Durability> parse_durability(std::string_view name) {
   for (const Durability durability : {Durability::kSync, Durability::kAsync, Durability::kNone}) {
     if (name == to_string(durability)) return durability;
+  }
+  return std::nullopt;
+}
+
+std::string_view to_string(OnWake on_wake) {
+  switch (on_wake) {
+    case OnWake::kNone:
+      return "none";
+    case OnWake::kReload:
+      return "reload";
+    case OnWake::kRestart:
+      return "restart";
+  }
+  return "?";
+}
+
+std::optional<OnWake> parse_on_wake(std::string_view name) {
+  for (const OnWake on_wake : {OnWake::kNone, OnWake::kReload, OnWake::kRestart}) {
+    if (name == to_string(on_wake)) return on_wake;
   }
   return std::nullopt;
 }

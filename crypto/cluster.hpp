@@ -56,12 +56,24 @@ struct SlotEntry {
   bool operator==(const SlotEntry&) const = default;
 };
 
-// How the HTTP adapter makes replies comparable. Header names are compared without case.
+// What a web service is told when its machine was resumed and its state is what it was.
+enum class OnWake : std::uint8_t {
+  kNone,
+  kReload,   // HttpOptions::reload is run
+  kRestart,  // its process is started anew
+};
+std::string_view to_string(OnWake on_wake);  // "none", "reload", "restart"
+std::optional<OnWake> parse_on_wake(std::string_view name);
+
+// How the HTTP adapter makes replies comparable and what it knows of the service. Header names are compared without
+// case.
 struct HttpOptions {
   std::vector<std::string> reply_headers;       // kept besides the built-in list (execution/http_canonical.hpp)
   std::vector<std::string> drop_body_patterns;  // ECMAScript regular expressions removed from textual bodies
   std::uint32_t request_timeout_ms = 10'000;
   std::uint32_t start_timeout_ms = 10'000;  // until $PORT accepts
+  OnWake on_wake = OnWake::kNone;
+  std::vector<std::string> reload;  // argv, as `command`; $PID too
   bool operator==(const HttpOptions&) const = default;
 };
 

@@ -208,19 +208,29 @@ class Checker {
     if (service.command.empty() || service.command.front().empty()) {
       fail(line, "service \"{}\": the http adapter needs a command", service.name);
     }
-    std::size_t bytes = 0;
-    for (const std::string& word : service.command) {
-      bytes += word.size() + 1;
-      if (word.find('\0') != std::string::npos) fail(line, "service \"{}\": command holds a zero byte", service.name);
-    }
-    if (bytes > kCommandBytesMax || service.command.size() > kCommandWordsMax) {
-      fail(line, "service \"{}\": command is longer than {} bytes or {} words", service.name, kCommandBytesMax,
-           kCommandWordsMax);
-    }
+    check_command(line, service, "command", service.command);
+    check_command(line, service, "reload", service.http.reload);
+    if (service.http.on_wake == OnWake::kReload && (service.http.reload.empty() || service.http.reload.front().empty()))
+      fail(line, "service \"{}\": on_wake = \"reload\" needs a reload command", service.name);
+    if (service.http.on_wake != OnWake::kReload && !service.http.reload.empty())
+      fail(line, "service \"{}\": a reload command is for on_wake = \"reload\" only", service.name);
     if (service.initial_state.find('\0') != std::string::npos) {
       fail(line, "service \"{}\": initial_state holds a zero byte", service.name);
     }
     check_http(line, service);
+  }
+
+  void check_command(std::uint32_t line, const ServiceEntry& service, std::string_view key,
+                     const std::vector<std::string>& command) {
+    std::size_t bytes = 0;
+    for (const std::string& word : command) {
+      bytes += word.size() + 1;
+      if (word.find('\0') != std::string::npos) fail(line, "service \"{}\": {} holds a zero byte", service.name, key);
+    }
+    if (bytes > kCommandBytesMax || command.size() > kCommandWordsMax) {
+      fail(line, "service \"{}\": {} is longer than {} bytes or {} words", service.name, key, kCommandBytesMax,
+           kCommandWordsMax);
+    }
   }
 
   void check_http(std::uint32_t line, const ServiceEntry& service) {

@@ -141,6 +141,10 @@ void write_service(Writer& out, const ServiceEntry& service) {
         "# Regular expressions (ECMAScript) cut out of textual bodies: what differs between correct "
         "replicas.");
     out.line("drop_body_patterns = {}", quoted(service.http.drop_body_patterns));
+    out.line("# When its machine was resumed: \"none\", \"reload\" (runs `reload`) or \"restart\".");
+    out.line("on_wake = {}", quoted(to_string(service.http.on_wake)));
+    out.line("# As command, and $PID is the service's process.");
+    out.line("reload = {}", quoted(service.http.reload));
     each_http_number(service.http, out.numbers());
   }
 }

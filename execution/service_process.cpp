@@ -79,13 +79,17 @@ std::vector<char*> pointers_to(std::vector<std::string>& strings) {
 Launch prepare(const ServiceCommand& command) {
   Launch launch;
   const std::string port = std::to_string(command.port);
-  for (const std::string& argument : command.argv) launch.argv.push_back(substitute(argument, port, command.state_dir));
+  const std::string pid = command.of > 0 ? std::to_string(command.of) : std::string();
+  for (const std::string& argument : command.argv)
+    launch.argv.push_back(substitute(argument, port, command.state_dir, pid));
   for (char** entry = environ; *entry != nullptr; ++entry) {
     const std::string_view text(*entry);
-    if (!text.starts_with("PORT=") && !text.starts_with("STATE=")) launch.environment.emplace_back(text);
+    if (!text.starts_with("PORT=") && !text.starts_with("STATE=") && (pid.empty() || !text.starts_with("PID=")))
+      launch.environment.emplace_back(text);
   }
   launch.environment.push_back("PORT=" + port);
   launch.environment.push_back("STATE=" + command.state_dir);
+  if (!pid.empty()) launch.environment.push_back("PID=" + pid);
   launch.argv_pointers = pointers_to(launch.argv);
   launch.environment_pointers = pointers_to(launch.environment);
   launch.work_dir = command.work_dir.c_str();
@@ -186,11 +190,19 @@ struct ServiceProcess::State {
     while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
     }
     running = false;
+    good = WIFEXITED(status) && WEXITSTATUS(status) == 0;
     why = describe_end(status);
+    // Closed by a successful exec; otherwise it brings the reason.
+    int number = 0;
+    was_run = read(report.value, &number, sizeof number) != sizeof number;
+    if (!was_run) why = "could not be run: " + error_text(number);
   }
 
   pid_t pid = -1;
   bool running = false;
+  bool good = false;
+  bool was_run = true;
+  Fd report;  // does not block
   std::string why;
   boost::asio::posix::stream_descriptor pidfd;
   Exited exited;
@@ -201,18 +213,19 @@ ServiceProcess::ServiceProcess(std::shared_ptr<State> state) : state_(std::move(
 Result<std::unique_ptr<ServiceProcess>> ServiceProcess::start(boost::asio::io_context& loop,
                                                               const ServiceCommand& command, Exited exited) {
   if (command.argv.empty() || command.argv[0].empty()) return Error{"the service has no command"};
-  const Fd log(open(command.log_path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0600));
+  const int fresh = command.append_log ? 0 : O_TRUNC;
+  const Fd log(open(command.log_path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | fresh, 0600));
   if (log.value < 0) return cannot("write " + command.log_path, errno);
   const Fd null(open("/dev/null", O_RDONLY | O_CLOEXEC));
   if (null.value < 0) return cannot("open /dev/null", errno);
   std::array<int, 2> ends{};
-  if (pipe2(ends.data(), O_CLOEXEC) != 0) return cannot("make a pipe", errno);
-  const Fd report(ends[0]);
+  if (pipe2(ends.data(), O_CLOEXEC | O_NONBLOCK) != 0) return cannot("make a pipe", errno);
 
   Launch launch = prepare(command);
   launch.log_fd = log.value;
   launch.null_fd = null.value;
   auto state = std::make_shared<State>(loop, std::move(exited));
+  state->report.value = ends[0];
   {
     const Fd child_end(ends[1]);
     launch.report_fd = child_end.value;
@@ -221,15 +234,6 @@ Result<std::unique_ptr<ServiceProcess>> ServiceProcess::start(boost::asio::io_co
     if (state->pid < 0) return cannot("start " + launch.argv[0], errno);
   }
   state->running = true;
-  // Closed by a successful exec; otherwise it brings the reason.
-  int number = 0;
-  ssize_t got = 0;
-  while ((got = read(report.value, &number, sizeof number)) < 0 && errno == EINTR) {
-  }
-  if (got != 0) {
-    state->reap();
-    return Error{"cannot run \"" + launch.argv[0] + "\": " + error_text(got == sizeof number ? number : EIO)};
-  }
   std::unique_ptr<ServiceProcess> process(new ServiceProcess(state));
   const auto fd = static_cast<int>(syscall(SYS_pidfd_open, state->pid, 0));
   if (fd < 0) return cannot("watch the service's process (pidfd_open, Linux 5.3)", errno);
@@ -238,30 +242,37 @@ Result<std::unique_ptr<ServiceProcess>> ServiceProcess::start(boost::asio::io_co
   return process;
 }
 
-ServiceProcess::~ServiceProcess() {
+void ServiceProcess::kill() {
   state_->exited = nullptr;
-  if (state_->running) {
-    const std::vector<pid_t> descendants = descendants_of(state_->pid);
-    kill(state_->pid, SIGKILL);
-    for (const pid_t pid : descendants) kill(pid, SIGKILL);
-    state_->reap();
-  }
+  if (!state_->running) return;
+  const std::vector<pid_t> descendants = descendants_of(state_->pid);
+  ::kill(state_->pid, SIGKILL);
+  for (const pid_t pid : descendants) ::kill(pid, SIGKILL);
+}
+
+ServiceProcess::~ServiceProcess() {
+  kill();
+  if (state_->running) state_->reap();
   boost::system::error_code ignored;
   state_->pidfd.close(ignored);
 }
 
 bool ServiceProcess::running() const { return state_->running; }
+bool ServiceProcess::succeeded() const { return !state_->running && state_->good; }
+bool ServiceProcess::was_run() const { return state_->was_run; }
 pid_t ServiceProcess::pid() const { return state_->pid; }
 
 // ---- text ------------------------------------------------------------------------------------------------------
 
-std::string substitute(const std::string& text, const std::string& port, const std::string& state) {
-  const std::array<std::pair<std::string_view, const std::string*>, 2> names = {{{"$PORT", &port}, {"$STATE", &state}}};
+std::string substitute(const std::string& text, const std::string& port, const std::string& state,
+                       const std::string& pid) {
+  const std::array<std::pair<std::string_view, const std::string*>, 3> names = {
+      {{"$PORT", &port}, {"$STATE", &state}, {"$PID", &pid}}};
   std::string out;
   for (std::size_t i = 0; i < text.size();) {
     const std::string_view rest = std::string_view(text).substr(i);
     const auto* found = std::find_if(names.begin(), names.end(), [&](const auto& name) {
-      return rest.starts_with(name.first) &&
+      return !name.second->empty() && rest.starts_with(name.first) &&
              (rest.size() == name.first.size() || !is_name_char(rest[name.first.size()]));
     });
     if (found == names.end()) {

@@ -38,27 +38,36 @@ class PortReservation {
 };
 
 struct ServiceCommand {
-  std::vector<std::string> argv;  // $PORT and $STATE are replaced in every argument and exported
-  std::string work_dir;           // becomes the working directory
-  std::string state_dir;          // $STATE
-  std::string log_path;           // standard output and error, truncated
-  std::uint16_t port = 0;         // $PORT
+  std::vector<std::string>
+      argv;                 // $PORT, $STATE and, if there is one, $PID are replaced in every argument and exported
+  std::string work_dir;     // becomes the working directory
+  std::string state_dir;    // $STATE
+  std::string log_path;     // standard output and error
+  bool append_log = false;  // else it begins anew
+  std::uint16_t port = 0;   // $PORT
+  pid_t of = -1;            // $PID: the process that a reload is of; -1: none
 };
 
 class ServiceProcess {
  public:
-  // `why` says how the process ended, fit for people ("exited with status 1", "was killed by signal 11 (…)").
+  // `why` says how the process ended, fit for people ("exited with status 1", "was killed by signal 11 (…)"). A program
+  // that could not be run ends too: "could not be run: No such file or directory".
   using Exited = std::function<void(const std::string& why)>;
 
-  // An error names the command. `exited` is called once, later, unless the object is gone by then.
+  // Does not wait for the program to be loaded: it may stand in a state that is to be fetched. `exited` is called once,
+  // later, unless the object is gone by then.
   static Result<std::unique_ptr<ServiceProcess>> start(boost::asio::io_context& loop, const ServiceCommand& command,
                                                        Exited exited);
   ServiceProcess(const ServiceProcess&) = delete;
   ServiceProcess& operator=(const ServiceProcess&) = delete;
-  // Kills the process and its descendants and reaps it.
+  // Kills the process and its descendants and reaps it, however long it takes to die.
   ~ServiceProcess();
 
+  // Has it and its descendants die, without waiting. `exited` is not called any more.
+  void kill();
   [[nodiscard]] bool running() const;
+  [[nodiscard]] bool succeeded() const;  // it ended with status 0
+  [[nodiscard]] bool was_run() const;    // false once it is known that the program could not be
   [[nodiscard]] pid_t pid() const;
 
  private:
@@ -67,8 +76,9 @@ class ServiceProcess {
   std::shared_ptr<State> state_;
 };
 
-// `text` with $PORT and $STATE (not followed by a letter, digit or underscore) replaced.
-[[nodiscard]] std::string substitute(const std::string& text, const std::string& port, const std::string& state);
+// `text` with $PORT and $STATE (not followed by a letter, digit or underscore) replaced, and $PID if there is one.
+[[nodiscard]] std::string substitute(const std::string& text, const std::string& port, const std::string& state,
+                                     const std::string& pid = {});
 
 // The last line that is not blank, at most 200 printable characters; empty if there is none.
 [[nodiscard]] std::string last_line_of(const std::string& path);

@@ -119,10 +119,13 @@ std::optional<Snapshot> ObjectStore::snapshot() {
 }
 
 void ObjectStore::revert(const Snapshot& to) {
+  ++state_->replacements;
   if (to->top != nullptr) add_ref(to->top);
   state_->forest().drop(std::exchange(state_->head, to->top));
   state_->root_wanted.reset();
 }
+
+std::uint64_t ObjectStore::replacements() const { return state_->replacements; }
 
 ReadOutcome ObjectStore::read(const Snapshot& snapshot, ObjectId id) {
   return state_->read(snapshot->top, id, Residency::After::kLeave);
@@ -147,6 +150,8 @@ Progress ObjectStore::digest_some(const Snapshot& snapshot, std::uint64_t bytes)
 }
 
 bool ObjectStore::reclaim_some(std::size_t nodes) {
+  const std::unique_lock lock(state_->reclaiming, std::try_to_lock);
+  if (!lock.owns_lock()) return true;
   const std::uint32_t dropped = state_->shared->dropped.load();
   if (state_->forest().reclaim(nodes)) return true;
   state_->shared->dropped.fetch_sub(dropped);  // not those dropped since, which may not be reclaimed yet

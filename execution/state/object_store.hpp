@@ -148,6 +148,8 @@ class ObjectStore {
   [[nodiscard]] std::optional<Snapshot> snapshot();
   // The head becomes what it was then.
   void revert(const Snapshot& to);
+  // How often the head was replaced, by revert() or adopt(): who keeps what it read of the head is to drop it.
+  [[nodiscard]] std::uint64_t replacements() const;
   // As read(), but what comes from the disk is not kept in memory. Any thread.
   ReadOutcome read(const Snapshot& snapshot, ObjectId id);
   // Any thread.
@@ -158,7 +160,8 @@ class ObjectStore {
   // Computes digests of what changed since the last snapshot that has them, until about `bytes` were hashed. Beside.
   Progress digest_some(const Snapshot& snapshot, std::uint64_t bytes);
   // Frees what dropped snapshots and abandoned heads held, up to `nodes` tree nodes. False: nothing left. Beside. Not
-  // called, memory and snapshot places are not given back.
+  // called, memory and snapshot places are not given back. On several threads at once: one of them does it, the others
+  // are told that something is left.
   bool reclaim_some(std::size_t nodes);
 
   // ---- the disk

@@ -54,6 +54,7 @@ std::vector<Part> ObjectStore::path(const Snapshot& snapshot, const PathQuery& q
 // ---- taking
 
 void ObjectStore::adopt(const Digest& root) {
+  ++state_->replacements;
   State& state = *state_;
   if (state.head != nullptr) {
     const bool complete = state.bases.empty();

@@ -5,6 +5,7 @@
 #include <array>
 #include <atomic>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <vector>
 
@@ -119,6 +120,8 @@ struct ObjectStore::State {
   std::vector<Record> written;                     // since the last manifest, ascending
   std::vector<Record> doomed;                      // ascending
 
+  std::mutex reclaiming;
+  std::uint64_t replacements = 0;
   std::uint64_t supplied = 0;
   std::uint64_t reused = 0;
   RefusalCounts refused;

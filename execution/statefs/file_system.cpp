@@ -27,7 +27,14 @@ T with(const Outcome& outcome, T rest) {
 
 }  // namespace
 
-FileSystem::FileSystem(state::ObjectStore& store, const Limits& limits) : store_(store), limits_(limits) {}
+FileSystem::FileSystem(state::ObjectStore& store, const Limits& limits)
+    : store_(store), limits_(limits), replacements_(store.replacements()) {}
+
+Transaction FileSystem::begin() {
+  Transaction tx(store_, orphans_, limits_, counters_);
+  if (!is_current()) tx.fail(ESTALE);
+  return tx;
+}
 
 std::optional<Record> FileSystem::load(Transaction& tx, Inode inode) {
   const bool possible = inode.value >= kRootInode.value && inode.value <= kInodeMax;
@@ -76,6 +83,7 @@ void FileSystem::release(Inode inode) {
 void FileSystem::replaced() {
   held_.clear();
   orphans_ = {};
+  replacements_ = store_.replacements();
 }
 
 Usage FileSystem::usage() const {

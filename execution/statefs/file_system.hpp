@@ -13,7 +13,9 @@
 //     reads, listings, holds, releases, nor on what of the store is present.
 //  2. An outcome that is not ok() changed nothing. With `missing` the same call does the rest once the store has it.
 //  3. Every inode in the state is reached from the root; a file's links are the entries that name it.
-//  4. Nothing in the state makes an operation crash or loop: what is not as it must be is EIO, and counted.
+//  4. Once the head was replaced, every operation is ESTALE until replaced(): nobody's next write goes into a state that
+//     it does not know.
+//  5. Nothing in the state makes an operation crash or loop: what is not as it must be is EIO, and counted.
 //
 // Permissions are the caller's (the kernel's default_permissions); names are bytes without '/' and NUL.
 // Thread: the one that owns the store's head. The store must outlive it. Calls are bounded by what they touch: an
@@ -95,6 +97,7 @@ class FileSystem {
   void set_time(Micros agreed) { now_ = to_time(agreed); }
   // The store's head was replaced (adopt, revert): what was held is gone.
   void replaced();
+  [[nodiscard]] bool is_current() const { return replacements_ == store_.replacements(); }
 
   // ---- names. ENOENT, ENOTDIR, EEXIST, ENAMETOOLONG, EINVAL, ENOSPC
 
@@ -136,7 +139,7 @@ class FileSystem {
   [[nodiscard]] const Counters& counters() const { return counters_; }
 
  private:
-  Transaction begin() { return {store_, orphans_, limits_, counters_}; }
+  Transaction begin();
   std::optional<Record> load(Transaction& tx, Inode inode);  // fails with ESTALE
   std::optional<Record> load_directory(Transaction& tx, Inode inode);
   std::optional<Record> load_file(Transaction& tx, Inode inode);
@@ -152,6 +155,7 @@ class FileSystem {
 
   state::ObjectStore& store_;
   Limits limits_;
+  std::uint64_t replacements_ = 0;  // of the head, when it was last known
   Time now_;
   std::map<std::uint64_t, std::uint64_t> held_;  // inode -> holds
   Orphans orphans_;

@@ -20,6 +20,8 @@ namespace zz::execution::statefs {
 
 namespace {
 
+using Clock = std::chrono::steady_clock;
+
 // A process that has the kernel send what shared mappings of the mount hold. Not a thread: were this process killed
 // while one of its threads waits for its own answer, that thread could not end, nor /dev/fuse be closed, nor the wait
 // end.
@@ -99,9 +101,15 @@ class SyncHelper {
 }  // namespace
 
 struct FuseMount::State {
+  struct Waiting {
+    fuse_req_t request;
+    std::function<void()> retry;
+  };
+
   State(FileSystem& files, std::mutex& guard, OnMissing missing)
       : head(guard), on_missing(std::move(missing)), served{files, {}, 0, 0} {
     served.park = [this](fuse_req_t request, std::function<void()> retry, const std::vector<Want>& wants) {
+      if (waiting.empty()) waits_since = Clock::now();
       waiting.push_back({request, std::move(retry)});
       wanted.insert(wanted.end(), wants.begin(), wants.end());
       ++parked;
@@ -109,6 +117,11 @@ struct FuseMount::State {
   }
 
   void run();
+  // What waits is taken out, to be tried again or ended.
+  std::vector<Waiting> take_waiting() {
+    if (!waiting.empty()) waited += Clock::now() - waits_since;
+    return std::exchange(waiting, {});
+  }
   // With `head` held; lets it go to say what is missing.
   void tell(std::unique_lock<std::mutex>& lock) {
     const std::vector<Want> wants = std::exchange(wanted, {});
@@ -125,12 +138,10 @@ struct FuseMount::State {
   std::thread thread;
   // Under `head`:
   Served served;
-  struct Waiting {
-    fuse_req_t request;
-    std::function<void()> retry;
-  };
   std::vector<Waiting> waiting;
-  std::vector<Want> wanted;  // by those that began to wait
+  Clock::time_point waits_since;  // while there is one
+  Clock::duration waited{0};      // before that
+  std::vector<Want> wanted;       // by those that began to wait
   std::uint64_t parked = 0;
   std::uint64_t requests = 0;
   bool is_ending = false;
@@ -195,34 +206,44 @@ Result<std::unique_ptr<FuseMount>> FuseMount::mount(FileSystem& files, std::mute
 FuseMount::FuseMount(std::unique_ptr<State> state) : state_(std::move(state)) {}
 
 FuseMount::~FuseMount() {
+  unmount();
   State& state = *state_;
-  if (state.is_mounted) {
-    fuse_session_exit(state.session);
-    // Forced: whoever has files open or waits for an answer gets an error now, and the thread is woken.
-    ::umount2(state.path.c_str(), MNT_FORCE | MNT_DETACH | UMOUNT_NOFOLLOW);
-    if (state.thread.joinable()) state.thread.join();
-    std::unique_lock lock(state.head);
-    state.is_ending = true;
-    for (const State::Waiting& waiting : std::exchange(state.waiting, {})) fuse_reply_err(waiting.request, ENOTCONN);
-    state.changed.notify_all();
-    state.changed.wait(lock, [&] { return state.settling == 0; });
-  }
   state.sync.stop();
   fuse_session_unmount(state.session);
   fuse_session_destroy(state.session);
 }
 
+void FuseMount::unmount() {
+  State& state = *state_;
+  if (!std::exchange(state.is_mounted, false)) return;
+  fuse_session_exit(state.session);
+  // Forced: whoever has files open or waits for an answer gets an error now, and the thread is woken.
+  ::umount2(state.path.c_str(), MNT_FORCE | MNT_DETACH | UMOUNT_NOFOLLOW);
+  state.thread.join();
+  std::unique_lock lock(state.head);
+  state.is_ending = true;
+  for (const State::Waiting& waiting : state.take_waiting()) fuse_reply_err(waiting.request, ENOTCONN);
+  state.changed.notify_all();
+  state.changed.wait(lock, [&] { return state.settling == 0; });
+}
+
 void FuseMount::supplied() {
   State& state = *state_;
   std::unique_lock lock(state.head);
-  for (const State::Waiting& waiting : std::exchange(state.waiting, {})) waiting.retry();
+  for (const State::Waiting& waiting : state.take_waiting()) waiting.retry();
   if (state.waiting.empty()) state.changed.notify_all();
   state.tell(lock);
+}
+
+bool FuseMount::is_settled() const {
+  const std::lock_guard lock(state_->head);
+  return state_->served.open_for_writing == 0 && state_->waiting.empty() && !state_->is_ending;
 }
 
 Result<void> FuseMount::settle() {
   State& state = *state_;
   std::unique_lock lock(state.head);
+  if (state.is_ending) return Error{fmt::format("state file system: {} was unmounted", state.path)};
   if (state.served.open_for_writing == 0 && state.waiting.empty()) return {};
   ++state.settling;
   lock.unlock();
@@ -238,8 +259,12 @@ Result<void> FuseMount::settle() {
 }
 
 MountCounters FuseMount::counters() const {
-  const std::lock_guard lock(state_->head);
-  return {state_->requests, state_->parked, state_->waiting.size(), state_->served.written_back};
+  const State& state = *state_;
+  const std::lock_guard lock(state.head);
+  const Clock::duration waited =
+      state.waited + (state.waiting.empty() ? Clock::duration{0} : Clock::now() - state.waits_since);
+  return {state.requests, state.parked, state.waiting.size(), state.served.written_back,
+          std::chrono::duration_cast<std::chrono::microseconds>(waited)};
 }
 
 }  // namespace zz::execution::statefs

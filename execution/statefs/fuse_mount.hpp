@@ -12,10 +12,13 @@
 //     supplied() finds everything there.
 //  2. After settle() what the service wrote, mappings too, is in the state, at the agreed time of the request that
 //     ends.
-//  3. Destruction unmounts, whoever still has files open there; they get errors from then on.
+//  3. unmount() and destruction unmount, whoever still has files open there; they get errors from then on.
 //
 // A replaced state (adopt, revert) needs a new mount: the kernel's pages and names are of the old one, and so is what
 // the service has in its own memory. Destroy this, call FileSystem::replaced(), mount again, start the service again.
+// Until then whatever comes from this mount fails (ESTALE) and changes nothing.
+//
+// A program that waits for what is absent cannot even be killed, so before anybody waits for its end: unmount().
 //
 // Threads: one of its own serves the kernel. It touches the core, and so the store's head, under `head`, which
 // everybody else who touches them takes too. No function here may be called with `head` held. Nobody may use the
@@ -25,6 +28,7 @@
 // fsync: returns once shared mappings are in the state. How safe the state is on disk is the replica's matter: a
 // replica that forgets is replaced, and its state fetched.
 
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -43,9 +47,10 @@ struct MountOptions {
 
 struct MountCounters {
   std::uint64_t served = 0;
-  std::uint64_t parked = 0;        // had to wait for what was absent
-  std::uint64_t waiting = 0;       // do now
-  std::uint64_t written_back = 0;  // writes from shared mappings
+  std::uint64_t parked = 0;             // had to wait for what was absent
+  std::uint64_t waiting = 0;            // do now
+  std::uint64_t written_back = 0;       // writes from shared mappings
+  std::chrono::microseconds waited{0};  // how long there was one that waited
 };
 
 class FuseMount {
@@ -60,8 +65,12 @@ class FuseMount {
   FuseMount(const FuseMount&) = delete;
   FuseMount& operator=(const FuseMount&) = delete;
 
+  // Ends what waits, and settle() on other threads, with errors. settle() may still be called then, and fails.
+  void unmount();
   // The store took something: what waits is tried again. Any thread.
   void supplied();
+  // settle() would have nothing to do. Any thread.
+  [[nodiscard]] bool is_settled() const;
   // Blocks until invariant 2 holds, for as long as what it needs is absent: on a thread that does not supply. Costs
   // nothing while no file is open for writing. Errors: the mount is gone.
   Result<void> settle();

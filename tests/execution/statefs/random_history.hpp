@@ -32,6 +32,7 @@ struct Files {
   // The state of `from`, of which nothing is here.
   Files(Files& from, const state::Snapshot& snapshot) : store(in_memory()), fs(*store), source(&from), of(snapshot) {
     store->adopt(digest_of(*from.store, snapshot));
+    fs.replaced();
     EXPECT_TRUE(run([&] { return fs.format({7, 7}, 0700); }).ok());
   }
   // Until nothing is missing.
