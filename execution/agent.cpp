@@ -20,12 +20,14 @@
 #include <vector>
 
 #include "agreement/agent_link.hpp"
+#include "agreement/certificates.hpp"
 #include "agreement/codec.hpp"
 #include "base/assert.hpp"
 #include "execution/executor.hpp"
 #include "execution/http_adapter.hpp"
 #include "execution/in_process_adapter.hpp"
 #include "execution/kv_service.hpp"
+#include "execution/slot_store.hpp"
 #include "net/channel.hpp"
 
 namespace zz::execution {
@@ -107,6 +109,7 @@ class Agent::Impl final : public net::Handler, public Observer, public std::enab
     SharedBytes bytes;
   };
 
+  Result<void> open_store();
   void make_adapter();
   void on_started(const Result<void>& result);
   void on_service_died(const std::string& why);
@@ -124,6 +127,14 @@ class Agent::Impl final : public net::Handler, public Observer, public std::enab
   void put_out();
   void run_service();
   void on_reply(SharedBytes reply);
+  void on_supplied();
+  void restart_service();
+  // The executor's turn on the store's head, which a mounted state shares with it.
+  template <class Function>
+  auto with_executor(Function function) {
+    const std::lock_guard lock(store_->head());
+    return function(*executor_);
+  }
   void carry_out(ExecutorOutput output);
   void send_vote(const SharedBytes& bytes);
   void release_held_votes();
@@ -146,12 +157,14 @@ class Agent::Impl final : public net::Handler, public Observer, public std::enab
   std::string control_buffer_;
   asio::steady_timer timer_;
   agreement::CodecLimits codec_limits_;
-  bool ready_ = false;
+  bool ready_ = false;       // the service
   bool finished_ = false;
   std::string dying_;  // why, once the service is dead
   Clock::time_point die_at_;
   std::optional<agreement::AgentIdentity> identity_;
+  std::optional<crypto::SecretKey> key_;  // of this incarnation
 
+  std::unique_ptr<SlotStore> store_;
   std::unique_ptr<Adapter> adapter_;
   std::optional<Executor> executor_;  // from the identity on
   std::vector<net::Channel*> nodes_;  // live channels by node, null where there is none
@@ -168,12 +181,50 @@ class Agent::Impl final : public net::Handler, public Observer, public std::enab
 
 // ---- start and control link ------------------------------------------------------------------------------------
 
+Result<void> Agent::Impl::open_store() {
+  SlotStore::Options options;
+  options.store.path = options_.work_dir + "/store";
+  options.fetcher.self = options.source.self = options_.slot;
+  options.fetcher.f = cluster_.f;
+  options.fetcher.g = service_.g;
+  options.source.nodes = cluster_.n();
+  SlotStore::Callbacks callbacks;
+  callbacks.send = [this](NodeId node, agreement::Body body) { send(nodes_[node.value], encoded(std::move(body))); };
+  callbacks.digested = [this](Seq n, const Digest& root) {
+    with_executor([&](Executor& executor) { executor.checkpointed(n, root); });
+    schedule_turn();
+  };
+  callbacks.supplied = [this] { on_supplied(); };
+  callbacks.stale = [this] {
+    with_executor([](Executor& executor) { executor.start_over(); });
+    schedule_turn();
+  };
+  auto store = SlotStore::open(loop_, options, std::move(callbacks));
+  if (!store) return Error{store.error()};
+  store_ = std::move(*store);
+  return {};
+}
+
 void Agent::Impl::make_adapter() {
+  const auto on_missing = [this](const std::vector<state::Want>& wants) {
+    store_->want(wants);
+    schedule_turn();
+  };
   if (service_.adapter == "kv") {
-    adapter_ = std::make_unique<InProcessAdapter>(std::make_unique<KvService>(), cluster_.limits.op_bytes_max);
+    InProcessAdapter::Options options;
+    options.reply_bytes_max = cluster_.limits.op_bytes_max;
+    adapter_ =
+        std::make_unique<InProcessAdapter>(std::make_unique<KvService>(), store_->objects(), options, on_missing);
   } else if (service_.adapter == "http") {
-    HttpAdapterConfig config{service_.name,     service_.command, service_.initial_state,
-                             options_.work_dir, service_.http,    cluster_.limits.op_bytes_max};
+    HttpAdapterConfig config;
+    config.name = service_.name;
+    config.command = service_.command;
+    config.initial_state = service_.initial_state;
+    config.work_dir = options_.work_dir;
+    config.http = service_.http;
+    config.reply_bytes_max = cluster_.limits.op_bytes_max;
+    config.store = {&store_->objects(), &store_->head(), {}, on_missing};
+    config.warn = [](const std::string& text) { spdlog::warn("{}", text); };
     adapter_ = std::make_unique<HttpAdapter>(loop_, std::move(config),
                                              [this](const std::string& why) { on_service_died(why); });
   }
@@ -184,6 +235,7 @@ void Agent::Impl::start() {
   control_.assign(asio::local::stream_protocol(), options_.control_fd, error);
   if (error) return finish("the control link is not a stream socket: " + error.message());
   read_control();
+  if (const Result<void> opened = open_store(); !opened) return on_started(opened);
   make_adapter();
   if (!adapter_) return on_started(Error{"there is no adapter \"" + service_.adapter + "\""});
   adapter_->start([this](const Result<void>& result) { on_started(result); });
@@ -283,6 +335,7 @@ void Agent::Impl::shut_down() {
   finished_ = true;
   network_.reset();
   adapter_.reset();
+  store_.reset();
   timer_.cancel();
   boost::system::error_code ignored;
   control_.close(ignored);
@@ -303,14 +356,22 @@ ExecutorConfig Agent::Impl::executor_config() const {
   config.body_timeout = Micros{std::int64_t{cluster_.timing.body_timeout_ms} * 1'000};
   config.expired_reply =
       service_.adapter == "http" ? http_session_expired_reply() : SharedBytes::copy(kKvSessionExpired);
+  config.checkpoints = {cluster_.limits.checkpoint_batches, cluster_.limits.checkpoint_requests,
+                        cluster_.limits.checkpoint_bytes};
+  // Else a certificate stands for less than the service has, and the order is replayed from the start.
+  if (adapter_->state_is_in_store()) {
+    config.genuine = [this](const agreement::StableCertificate& certificate) {
+      return agreement::genuine(cluster_, certificate);
+    };
+  }
   return config;
 }
 
 void Agent::Impl::serve() {
   reseed(identity_->entropy);
-  const crypto::SecretKey key = crypto::SecretKey::from_seed(identity_->key_seed);
+  key_ = crypto::SecretKey::from_seed(identity_->key_seed);
   OPENSSL_cleanse(identity_->key_seed.data(), identity_->key_seed.size());
-  auto tls = crypto::TlsContext::make(key, [this](const crypto::PublicKey& peer) -> std::optional<crypto::Peer> {
+  auto tls = crypto::TlsContext::make(*key_, [this](const crypto::PublicKey& peer) -> std::optional<crypto::Peer> {
     for (const crypto::NodeEntry& node : cluster_.nodes) {
       if (node.key == peer) return crypto::Peer{crypto::Role::kNode, node.id.value, {}, {}, {}};
     }
@@ -324,7 +385,7 @@ void Agent::Impl::serve() {
   limits.frame_bytes_max = cluster_.limits.frame_bytes_max;
   limits.send_queue_bytes_max = cluster_.limits.send_queue_bytes_max;
   network_ = std::make_unique<net::Network>(loop_, std::move(*tls), limits, *this);
-  executor_.emplace(executor_config(), *this);
+  executor_.emplace(executor_config(), store_->objects(), *this);
   for (const crypto::NodeEntry& node : cluster_.nodes) network_->dial(node.address, node.key);
   node_seen_ = Clock::now();
   spdlog::info("on duty as incarnation {} of slot {}", options_.incarnation.value, options_.slot.value);
@@ -332,7 +393,8 @@ void Agent::Impl::serve() {
 }
 
 void Agent::Impl::tick() {
-  executor_->tick(monotonic_now());
+  store_->tick(monotonic_now());
+  with_executor([](Executor& executor) { executor.tick(monotonic_now()); });
   const bool connected =
       std::any_of(nodes_.begin(), nodes_.end(), [](const net::Channel* channel) { return channel != nullptr; });
   if (connected) node_seen_ = Clock::now();
@@ -360,7 +422,8 @@ void Agent::Impl::on_up(net::Channel& channel) {
   const NodeId node = channel.peer().node();
   spdlog::info("channel up: {}", crypto::to_string(channel.peer()));
   nodes_[node.value] = &channel;
-  executor_->node_up(node);
+  store_->node_up(node);
+  with_executor([node](Executor& executor) { executor.node_up(node); });
   schedule_turn();
 }
 
@@ -369,7 +432,8 @@ void Agent::Impl::on_down(net::Channel& channel, std::string_view reason) {
   spdlog::info("channel down: {}: {}", crypto::to_string(channel.peer()), reason);
   if (nodes_[node.value] != &channel) return;  // replaced by a newer one
   nodes_[node.value] = nullptr;
-  executor_->node_down(node);
+  store_->node_down(node);
+  with_executor([node](Executor& executor) { executor.node_down(node); });
   schedule_turn();
 }
 
@@ -378,13 +442,21 @@ void Agent::Impl::on_message(net::Channel& channel, const SharedBytes& bytes) {
   if (decoded.refusal != Refusal::kNone) return refused(channel, decoded.refusal);
   if (decoded.message.service != options_.service) return refused(channel, Refusal::kUnknownService);
   const NodeId from = channel.peer().node();
+  agreement::Body& body = decoded.message.body;
   Refusal refusal = Refusal::kWrongRole;
-  if (const auto* orders = std::get_if<agreement::Orders>(&decoded.message.body)) {
-    refusal = executor_->step(from, *orders);
-  } else if (auto* batch = std::get_if<agreement::Batch>(&decoded.message.body)) {
-    refusal = executor_->step(from, std::move(*batch));
-  } else if (const auto* fetch = std::get_if<agreement::FetchReplies>(&decoded.message.body)) {
-    refusal = executor_->step(from, *fetch);
+  if (const auto* wish = std::get_if<agreement::FetchState>(&body)) {
+    refusal = store_->step(
+        from, *wish, with_executor([wish](const Executor& executor) { return executor.snapshot_of(wish->n); }));
+  } else if (const auto* parts = std::get_if<agreement::StateParts>(&body)) {
+    refusal = store_->step(from, *parts);
+  } else {
+    refusal = with_executor([&](Executor& executor) {
+      if (const auto* orders = std::get_if<agreement::Orders>(&body)) return executor.step(from, *orders);
+      if (auto* batch = std::get_if<agreement::Batch>(&body)) return executor.step(from, std::move(*batch));
+      if (const auto* fetch = std::get_if<agreement::FetchReplies>(&body)) return executor.step(from, *fetch);
+      if (const auto* stable = std::get_if<agreement::Stable>(&body)) return executor.step(from, *stable);
+      return Refusal::kWrongRole;
+    });
   }
   schedule_turn();
   if (refusal != Refusal::kNone) refused(channel, refusal);
@@ -420,14 +492,17 @@ void Agent::Impl::turn() {
 
 void Agent::Impl::put_out() {
   turns_held_ = 0;
-  carry_out(executor_->take_output());
+  carry_out(with_executor([](Executor& executor) { return executor.take_output(); }));
+  if (finished_) return;
+  if (const auto task = executor_->to_digest()) store_->digest(*task);
+  store_->turn();
   network_->flush();
 }
 
 void Agent::Impl::run_service() {
   for (int i = 0; i < kInvocationsPerTurn; ++i) {
-    if (!dying_.empty() && !executor_->mid_batch()) return;
-    const auto invocation = executor_->next_invocation();
+    if (!ready_ || (!dying_.empty() && !executor_->mid_batch())) return;
+    const auto invocation = with_executor([](Executor& executor) { return executor.next_invocation(); });
     if (!invocation) return;
     in_adapter_ = true;
     adapter_->execute(*invocation, [this](SharedBytes reply) { on_reply(std::move(reply)); });
@@ -437,12 +512,40 @@ void Agent::Impl::run_service() {
 }
 
 void Agent::Impl::on_reply(SharedBytes reply) {
-  executor_->complete(lies_ ? falsify(reply) : std::move(reply));
+  with_executor([&](Executor& executor) { executor.complete(lies_ ? falsify(reply) : std::move(reply)); });
   if (!in_adapter_) schedule_turn();
+}
+
+void Agent::Impl::on_supplied() {
+  with_executor([](Executor& executor) { executor.supplied(); });
+  adapter_->supplied();
+  schedule_turn();
+}
+
+// On the state that was adopted.
+void Agent::Impl::restart_service() {
+  ready_ = false;
+  adapter_->replaced([this](const Result<void>& result) {
+    if (finished_) return;
+    if (!result) return on_service_died(result.error());
+    ready_ = true;
+    schedule_turn();
+  });
 }
 
 // In the order of the members of the output.
 void Agent::Impl::carry_out(ExecutorOutput output) {
+  if (!output.ended.empty()) {
+    spdlog::error("{}", output.ended);
+    return finish(output.ended);
+  }
+  if (output.adopted) {
+    const Seq n = output.adopted->state.n;
+    spdlog::info("adopted the stable state after batch {}", n.value);
+    store_->adopted(n);
+    restart_service();
+  }
+  store_->want(output.wants);
   for (const ExecutorOutput::SubscribeAt& at : output.subscribe) send(nodes_[at.to.value], encoded(at.subscribe));
   for (const ExecutorOutput::VoteAgain& again : output.votes_again) {
     if (slow_) break;
@@ -450,6 +553,14 @@ void Agent::Impl::carry_out(ExecutorOutput output) {
   }
   for (const ExecutorOutput::VotePtr& vote : output.votes) send_vote(encoded(*vote));
   for (ExecutorOutput::RepliesTo& to : output.replies) send(nodes_[to.to.value], encoded(std::move(to.replies)));
+  for (ExecutorOutput::CheckpointTo& to : output.checkpoints) {
+    to.checkpoint.signature = key_->sign(agreement::exec_checkpoint_fields(cluster_.id, to.checkpoint));
+    const SharedBytes bytes = encoded(to.checkpoint);
+    for (std::size_t node = 0; node < nodes_.size(); ++node) {
+      if (!to.to || to.to->value == node) send(nodes_[node], bytes);
+    }
+  }
+  if (output.stable) store_->stable(output.stable->certificate->state.n);
 }
 
 void Agent::Impl::send_vote(const SharedBytes& bytes) {

@@ -64,11 +64,11 @@ class HttpAdapter final : public Adapter {
   // The store's head was replaced by adopt(): the service is ended, the invocation that is pending, if any, forgotten,
   // and the service started on what the head is now. Calls back when it accepts; not for a call that another follows
   // before that. After start() has called back; requires a store in use.
-  void replaced(Started done);
+  void replaced(Started done) override;
   // The machine was resumed: does what on_wake says (a state that was replaced as well needs no more than replaced()).
   void woken(Started done);
-  // $STATE is in the store: false before start() and without FUSE. Then checkpoints do not hold the service's state.
-  [[nodiscard]] bool state_is_in_store() const;
+  // $STATE is: false before start() and without FUSE.
+  [[nodiscard]] bool state_is_in_store() const override;
 
   [[nodiscard]] std::uint16_t port() const;  // 0 before start()
   [[nodiscard]] pid_t service_pid() const;   // -1 when it does not run

@@ -33,7 +33,11 @@ class InProcessAdapter final : public Adapter {
   void start(Started done) override { done({}); }
   void execute(const Invocation& invocation, Reply done) override;
   void supplied() override;
-  void replaced() override { pending_.reset(); }
+  void replaced(Started done) override {
+    pending_.reset();
+    done({});
+  }
+  [[nodiscard]] bool state_is_in_store() const override { return true; }
 
  private:
   struct Pending {

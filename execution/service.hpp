@@ -46,8 +46,11 @@ class Adapter {
   virtual void execute(const Invocation& invocation, Reply done) = 0;
   // Absent parts of the state have come: what waits for them is tried again.
   virtual void supplied() {}
-  // The state is another one: what was being run is forgotten, and calls back no more.
-  virtual void replaced() {}
+  // The state is another one: what was being run is forgotten, and calls back no more. Calls back once the service runs
+  // on that state, as start() does; not for a call that another follows before.
+  virtual void replaced(Started done) = 0;
+  // All of the service's state is in the store: what a checkpoint covers. From start() on.
+  [[nodiscard]] virtual bool state_is_in_store() const = 0;
 };
 
 }  // namespace zz::execution

@@ -1,0 +1,86 @@
+#pragma once
+
+// SlotStore: the object store of one slot, and what works on it beside execution: digests (StateKeeper), fetching what
+// is absent (StateFetcher), and giving parts to other slots (StateSource). A driver; the executor's and the adapter's
+// owner passes their wishes on to it.
+//
+// Threads: everything on the loop's, without `head`. `head` is the mutex of the store's head: a mounted state file system
+// takes it on its own thread, and so does everybody here and elsewhere around what the store does not mark as "beside".
+
+#include <boost/asio/io_context.hpp>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "agreement/messages.hpp"
+#include "base/refusal.hpp"
+#include "base/result.hpp"
+#include "execution/executor.hpp"
+#include "execution/state/object_store.hpp"
+#include "execution/state_fetcher.hpp"
+#include "execution/state_keeper.hpp"
+#include "execution/state_source.hpp"
+
+namespace zz::execution {
+
+class SlotStore {
+ public:
+  struct Options {
+    state::StoreOptions store;
+    StateFetcherConfig fetcher;
+    StateSource::Options source;
+  };
+  // What comes of it, on the loop's thread.
+  struct Callbacks {
+    std::function<void(NodeId, agreement::Body)> send;
+    std::function<void(Seq, const Digest&)> digested;
+    std::function<void()> supplied;  // parts came that somebody waits for
+    std::function<void()> stale;     // nobody gives what is wanted: a newer certificate may help
+  };
+
+  // Errors: those of ObjectStore::open.
+  static Result<std::unique_ptr<SlotStore>> open(boost::asio::io_context& loop, const Options& options,
+                                                 Callbacks callbacks);
+
+  [[nodiscard]] state::ObjectStore& objects() { return *store_; }
+  [[nodiscard]] std::mutex& head() { return head_; }
+
+  void tick(Micros now);
+  void node_up(NodeId node) { fetcher_.node_up(node); }
+  void node_down(NodeId node) { fetcher_.node_down(node); }
+
+  // The head is now the state of the stable checkpoint n, of which little may be here.
+  void adopted(Seq n);
+  // The state after batch n is the certified one: what is still absent is fetched of that.
+  void stable(Seq n) {
+    if (fetcher_.active()) fetcher_.rebase(n);
+  }
+  void want(std::span<const state::Want> wants) { fetcher_.want(wants); }
+  Refusal step(NodeId from, const agreement::StateParts& answer);
+  // Another slot asks, through that node; `snapshot` may be null.
+  Refusal step(NodeId from, const agreement::FetchState& wish, const state::Snapshot& snapshot);
+  // Has the root computed; again and again the same until it is there.
+  void digest(const Executor::ToDigest& task);
+  // There may be something to free: a snapshot was dropped.
+  void tidy() { keeper_.tidy(); }
+  // Says what is to be asked. At the end of each turn.
+  void turn();
+
+ private:
+  SlotStore(boost::asio::io_context& loop, const Options& options, std::unique_ptr<state::ObjectStore> store,
+            Callbacks callbacks);
+
+  Callbacks callbacks_;
+  std::mutex head_;
+  std::unique_ptr<state::ObjectStore> store_;
+  StateFetcher fetcher_;
+  StateSource source_;
+  Seq digesting_;  // 0: nothing
+  StateKeeper keeper_;  // last: its thread works on the store
+};
+
+}  // namespace zz::execution
