@@ -10,10 +10,10 @@
 //
 // Invariants:
 //  1. Tickets are this node's own: a source cannot tell who asks, nor answer anything but what it was asked, once.
-//  2. A question that cannot be passed on, or whose source goes or answers wrongly, is answered at once with no parts, so
-//     that the asker tries elsewhere. One whose source is silent expires without an answer.
-//  3. An asker gets at most bytes_per_second on average and burst_bytes at once; a question reserves what its answer may
-//     weigh.
+//  2. A question that cannot be passed on, or whose source goes or answers wrongly, is answered at once with no parts,
+//     so that the asker tries elsewhere. One whose source is silent expires without an answer.
+//  3. An asker gets at most bytes_per_second on average and burst_bytes at once; a question reserves what its answer
+//     may weigh.
 
 #include <cstdint>
 #include <map>
@@ -41,8 +41,8 @@ class StateRelay {
 
   struct Options {
     std::uint32_t slots = 3;  // 2g+1
-    // Per asker. A correct one asks for less and spreads it over the nodes; of a faulty one it is what this node lets it
-    // take from its link and from the sources.
+    // Per asker. A correct one asks for less and spreads it over the nodes; of a faulty one it is what this node lets
+    // it take from its link and from the sources.
     std::uint64_t bytes_per_second = 64u << 20;
     std::uint64_t burst_bytes = 32u << 20;
     Micros expiry{30'000'000};  // longer than any asker's patience
@@ -64,8 +64,8 @@ class StateRelay {
   void channel_down(SlotId slot);
 
   // From an executor's channel. Unless the channel itself is unknown, what is refused was answered with no parts.
-  // kUnknownSlot, kStaleIncarnation: not that channel, or no such source; kMalformed: asks itself, nothing, or more than
-  // may be asked for at once; kQueueFull, kQuota: too much at once; kNotReady: the source is not connected.
+  // kUnknownSlot, kStaleIncarnation: not that channel, or no such source; kMalformed: asks itself, nothing, or more
+  // than may be asked for at once; kQueueFull, kQuota: too much at once; kNotReady: the source is not connected.
   Refusal request(SlotId asker, Incarnation incarnation, FetchState wish);
   // kNotWanted: that source was not asked; kOversize: more than was asked for.
   Refusal answer(SlotId source, Incarnation incarnation, StateParts parts);

@@ -20,9 +20,10 @@ using state::Want;
 
 namespace {
 
-constexpr std::size_t kVisits = 16'384;   // of tree nodes in one look for what is absent; about a millisecond
-constexpr std::size_t kInFlightEach = 2;  // questions to one source, before others of its merit are busy too
-constexpr std::size_t kLookMax = 64;      // items that have no source now and are passed over
+constexpr std::size_t kVisits = 16'384;            // of tree nodes in one look for what is absent; about a millisecond
+constexpr std::uint64_t kQuestionsPerSecond = 16;  // at least, in the background at full rate
+constexpr std::size_t kInFlightEach = 2;           // questions to one source, before others of its merit are busy too
+constexpr std::size_t kLookMax = 64;               // items that have no source now and are passed over
 constexpr std::uint32_t kDemeritsMax = 64;
 constexpr std::uint32_t kSlack = 2;  // demerits that make no difference yet
 constexpr std::uint32_t kLieDemerits = 8;
@@ -94,7 +95,7 @@ void StateFetcher::begin(Seq n) {
 void StateFetcher::rebase(Seq n) {
   n_ = n;
   for (Source& s : sources_) {
-    s.vain = false;
+    s.vain = s.lied;
     s.rest_until = now_;
   }
   for (auto& [key, item] : items_) item.lacking = 0;
@@ -117,7 +118,7 @@ void StateFetcher::add(const Want& want, bool urgent) {
     ++urgent_waiting_;
     if (item.ticket == 0) urgent_queue_.push_back(it->first);
   } else if (added) {
-    queue_.push_back(it->first);
+    queue_.push_front(it->first);
   }
 }
 
@@ -132,14 +133,11 @@ void StateFetcher::forget(Items::iterator item) {
 // The children that came to be absent with an inner node, before everything else: depth first, little is pending.
 void StateFetcher::expand(const state::Place& place) {
   const auto found = store_.missing(ObjectId{place.prefix}, state::kFanout, 1'024);
-  std::size_t added = 0;
-  for (const Want& want : found.wants) {
-    if (!state::covers(place, want.place.prefix) || items_.size() >= kItemsMax) break;  // the next pass finds it
-    const std::size_t before = queue_.size();
-    add(want, false);
-    added += queue_.size() - before;
+  for (auto want = found.wants.rbegin(); want != found.wants.rend(); ++want) {
+    if (!state::covers(place, want->place.prefix)) continue;
+    if (items_.size() >= kItemsMax) return;  // the next pass finds it
+    add(*want, false);
   }
-  std::rotate(queue_.begin(), queue_.end() - static_cast<std::ptrdiff_t>(added), queue_.end());
 }
 
 void StateFetcher::refill() {
@@ -152,7 +150,7 @@ void StateFetcher::refill() {
   const auto found = store_.missing(*cursor_, kStateWantsMax, kVisits);
   cursor_ = found.next;
   clean_ = clean_ && found.wants.empty();
-  for (const Want& want : found.wants) add(want, false);
+  for (auto want = found.wants.rbegin(); want != found.wants.rend(); ++want) add(*want, false);
   if (cursor_ || !clean_) return;
   active_ = false;
   out_.complete = true;
@@ -167,7 +165,7 @@ void StateFetcher::node_up(NodeId node) {
   nodes_[node.value].up = true;
   for (std::uint16_t slot = 0; slot < slots_.size(); ++slot) {
     Source& s = source({node, SlotId{slot}});
-    s.vain = false;
+    s.vain = s.lied;
     s.rest_until = now_;
   }
 }
@@ -255,13 +253,14 @@ void StateFetcher::say_stale() {
   for (Source& s : sources_) s.vain = s.lied = false;
   for (auto& [key, item] : items_) item.lacking = 0;
   quiet_until_ = Micros{now_.value + quiet_.value};
-  quiet_ = Micros{std::min(2 * quiet_.value, config_.patience_max.value)};
+  if (stats_.parts == parts_at_stale_) quiet_ = Micros{std::min(2 * quiet_.value, config_.patience_max.value)};
+  parts_at_stale_ = stats_.parts;
 }
 
 void StateFetcher::succeeded(const Pair& pair, bool promptly) {
   Source& s = source(pair);
-  s.vain = false;
-  s.proven = true;
+  s.vain = s.lied;
+  s.proven = !s.lied;
   quiet_ = config_.patience;
   if (!promptly) {
     s.demerits = std::min(s.demerits + 1, kDemeritsMax);
@@ -274,7 +273,7 @@ void StateFetcher::succeeded(const Pair& pair, bool promptly) {
   }
 }
 
-void StateFetcher::failed(const Pair& pair, std::uint32_t demerits, bool in_vain) {
+void StateFetcher::failed(const Pair& pair, std::uint32_t demerits, bool usable) {
   Source& s = source(pair);
   Node& node = nodes_[pair.node.value];
   Party& slot = slots_[pair.slot.value];
@@ -282,9 +281,8 @@ void StateFetcher::failed(const Pair& pair, std::uint32_t demerits, bool in_vain
   node.demerits = std::min(node.demerits + 1, kDemeritsMax);
   slot.demerits = std::min(slot.demerits + 1, kDemeritsMax);
   s.proven = false;
-  s.vain = in_vain;
-  if (!in_vain) return;
-  s.rest_until = Micros{now_.value + s.patience.value};
+  s.vain = true;
+  if (!usable) s.rest_until = Micros{now_.value + s.patience.value};
   if (all_in_vain()) say_stale();
 }
 
@@ -304,7 +302,7 @@ void StateFetcher::lied(const Pair& pair) {
   if (with_nodes > config_.f) {
     for (std::uint16_t node = 0; node < nodes_.size(); ++node) give_up({NodeId{node}, pair.slot});
   }
-  failed(pair, kLieDemerits, true);
+  failed(pair, kLieDemerits, false);
 }
 
 // ---- asking
@@ -315,8 +313,8 @@ void StateFetcher::tick(Micros now) {
   const auto passed = static_cast<std::uint64_t>(std::clamp<std::int64_t>(now.value - refilled_at_.value, 0, kSecond));
   const auto more = static_cast<std::int64_t>(config_.bytes_per_second * passed / std::uint64_t{kSecond});
   if (more > 0) {
-    const auto most = static_cast<std::int64_t>(std::max(kRequestBytes, config_.bytes_per_second / 16));
-    allowance_ = std::min(most, allowance_ + more);
+    const std::uint64_t most = std::max(background_bytes(), config_.bytes_per_second / kQuestionsPerSecond);
+    allowance_ = std::min(static_cast<std::int64_t>(most), allowance_ + more);
     refilled_at_ = now;
   }
   expire();
@@ -338,7 +336,7 @@ void StateFetcher::expire() {
     ++stats_.silent;
     Source& s = source(request.pair);
     s.patience = Micros{std::min(2 * s.patience.value, config_.patience_max.value)};
-    failed(request.pair, kVainDemerits, true);
+    failed(request.pair, kVainDemerits, false);
   }
   for (auto it = requests_.begin(); late > kLateMax && it != requests_.end();) {
     if (!it->second.late) {
@@ -365,9 +363,15 @@ void StateFetcher::pump() {
   }
 }
 
+// One question's: at a low rate less, so that one that nobody answers delays little.
+std::uint64_t StateFetcher::background_bytes() const {
+  return std::clamp<std::uint64_t>(config_.bytes_per_second / kQuestionsPerSecond, agreement::kStatePartBytesMax,
+                                   kRequestBytes);
+}
+
 // One question. False: nothing is to be asked, or nobody can be now.
 bool StateFetcher::ask(std::deque<Key>& queue, bool urgent) {
-  const std::uint64_t bytes_max = urgent ? kStateBytesMax : kRequestBytes;
+  const std::uint64_t bytes_max = urgent ? kStateBytesMax : background_bytes();
   std::optional<Pair> pair;
   Request request;
   std::vector<Key> passed_over;
@@ -381,8 +385,8 @@ bool StateFetcher::ask(std::deque<Key>& queue, bool urgent) {
     if (!any_left(item.lacking)) item.lacking = 0;
     if (!pair) {
       pair = choose(urgent, item.lacking);
-      if (!pair && !any_left(0) && all_in_vain()) {
-        say_stale();
+      if (!pair && item.lacking == 0) {
+        if (!any_left(0) && all_in_vain()) say_stale();
         break;
       }
     }
@@ -526,15 +530,15 @@ void StateFetcher::judge(const Request& request, const Brought& brought, std::si
     lied(request.pair);
   } else if (request.late) {
     ++stats_.late;
-    if (brought.parts > 0) source(request.pair).vain = false;
+    if (Source& s = source(request.pair); brought.parts > 0) s.vain = s.lied;
   } else if (request.outdated) {
     // Another snapshot's: that it is empty says nothing.
   } else if (brought.parts == 0) {
     ++stats_.empty;
-    failed(request.pair, kVainDemerits, true);
+    failed(request.pair, kVainDemerits, false);
   } else if (2 * unsettled > asked) {
     ++stats_.partial;
-    failed(request.pair, kPartialDemerits, false);
+    failed(request.pair, kPartialDemerits, true);
   } else {
     const std::int64_t patience = request.deadline.value - request.asked_at.value;
     succeeded(request.pair, 2 * (now_.value - request.asked_at.value) <= patience);

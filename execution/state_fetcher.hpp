@@ -6,7 +6,7 @@
 //
 //  source  a pair (node, slot): the slot answers, the node passes it on; either may be faulty. At most f nodes and g
 //          slots are.
-//  vain    said of a source that brought nothing the last time: it was silent, empty, or lied
+//  vain    said of a source that the last time brought less than half of what it should: it was silent, empty, or lied
 //
 // One thread, the store's; time is handed in; no IO. Held: kItemsMax parts that are wanted, kRequestsMax questions of
 // each kind and kLateMax given up; no bytes of state, which go into the store as they come.
@@ -19,7 +19,7 @@
 //  3. A part is asked for a second time only when the first question was answered without it, or given up. The answer
 //     to a question given up is taken all the same.
 //  4. While every slot has been in vain through f+1 nodes (all there are, if fewer), `stale` was said and nothing is
-//     asked for a while, twice as long each time: so no loop, whatever sources say.
+//     asked for a while, longer each time unless something came: so no loop, whatever sources say.
 //  5. What is wanted in the background stays within bytes_per_second, and waits while something urgent does.
 
 #include <cstdint>
@@ -71,7 +71,7 @@ class StateFetcher {
   static constexpr std::size_t kUrgentMax = 4'096;
   static constexpr std::size_t kRequestsMax = 8;  // in flight, urgent and others each
   static constexpr std::size_t kLateMax = 64;
-  static constexpr std::uint64_t kRequestBytes = 256u << 10;  // that one question asks for
+  static constexpr std::uint64_t kRequestBytes = 256u << 10;  // that one question in the background asks for
   static constexpr std::uint64_t kInFlightBytesMax = 4u << 20;
   static constexpr std::int64_t kPatienceBytes = 4;
 
@@ -173,6 +173,7 @@ class StateFetcher {
   [[nodiscard]] bool any_left(std::uint64_t lacking) const;
   [[nodiscard]] bool all_in_vain() const;
   void pump();
+  [[nodiscard]] std::uint64_t background_bytes() const;
   bool ask(std::deque<Key>& queue, bool urgent);
   void send(Request request);
 
@@ -184,7 +185,7 @@ class StateFetcher {
   void expire();
   void judge(const Request& request, const Brought& brought, std::size_t unsettled);
   void succeeded(const Pair& pair, bool promptly);
-  void failed(const Pair& pair, std::uint32_t demerits, bool in_vain);
+  void failed(const Pair& pair, std::uint32_t demerits, bool usable);
   void lied(const Pair& pair);
   void say_stale();
 
@@ -212,6 +213,7 @@ class StateFetcher {
   bool clean_ = false;                     // that pass found nothing yet
   Micros quiet_until_;
   Micros quiet_;  // how long, next time
+  std::uint64_t parts_at_stale_ = 0;
 
   StateFetcherOutput out_;
   StateFetcherStats stats_;

@@ -1,7 +1,7 @@
 #pragma once
 
-// Wants and parts of the object store as messages, and back. What comes from a peer becomes a value of the store only if
-// its kind and place exist; nothing is said about its bytes.
+// Wants and parts of the object store as messages, and back. What comes from a peer becomes a value of the store only
+// if its kind and place exist; nothing is said about its bytes.
 
 #include <optional>
 

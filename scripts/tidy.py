@@ -37,6 +37,7 @@ CORES = [
     "agreement/service_instance", "agreement/messages", "agreement/certificates", "execution/executor",
     "execution/session_table", "execution/body_log", "execution/slot_state", "execution/slot_layout",
     "execution/order_window", "execution/epoch_table", "execution/statefs/file_system",
+    "execution/state_fetcher", "execution/state_messages", "execution/state_source", "agreement/state_relay",
     "execution/statefs/file_data", "execution/statefs/directory", "execution/statefs/layout",
     "execution/statefs/transaction", "vmpool/pool", "vmpool/ballots", "client/session",
 ]
