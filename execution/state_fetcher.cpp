@@ -29,6 +29,7 @@ constexpr std::uint32_t kSlack = 2;  // demerits that make no difference yet
 constexpr std::uint32_t kLieDemerits = 8;
 constexpr std::uint32_t kVainDemerits = 4;
 constexpr std::uint32_t kPartialDemerits = 2;
+constexpr std::uint32_t kSlowDemerits = kSlack + 1;
 
 // The wanted thing is not these bytes. ObjectStore::supply may refuse right ones, when the head has moved on meanwhile.
 bool is_wrong(const Want& want, const Part& part) {
@@ -263,7 +264,7 @@ void StateFetcher::succeeded(const Pair& pair, bool promptly) {
   s.proven = !s.lied;
   quiet_ = config_.patience;
   if (!promptly) {
-    s.demerits = std::min(s.demerits + 1, kDemeritsMax);
+    s.demerits = std::min(s.demerits + kSlowDemerits, kDemeritsMax);
     return;
   }
   s.patience = Micros{std::max(s.patience.value / 2, config_.patience.value)};
@@ -291,10 +292,12 @@ void StateFetcher::lied(const Pair& pair) {
   source(pair).lied = true;
   std::size_t with_slots = 0;
   std::size_t with_nodes = 0;
-  for (std::uint16_t slot = 0; slot < slots_.size(); ++slot)
+  for (std::uint16_t slot = 0; slot < slots_.size(); ++slot) {
     with_slots += source({pair.node, SlotId{slot}}).lied ? 1 : 0;
-  for (std::uint16_t node = 0; node < nodes_.size(); ++node)
+  }
+  for (std::uint16_t node = 0; node < nodes_.size(); ++node) {
     with_nodes += source({NodeId{node}, pair.slot}).lied ? 1 : 0;
+  }
   const auto give_up = [this](const Pair& other) { source(other).lied = source(other).vain = true; };
   if (with_slots > config_.g) {
     for (std::uint16_t slot = 0; slot < slots_.size(); ++slot) give_up({pair.node, SlotId{slot}});

@@ -1,5 +1,7 @@
 #include "execution/state_fetcher.hpp"
 
+#include <algorithm>
+
 #include "execution/state_messages.hpp"
 #include "tests/execution/state_fetch_net.hpp"
 
