@@ -29,6 +29,7 @@ constexpr std::uint32_t kSlack = 2;  // demerits that make no difference yet
 constexpr std::uint32_t kLieDemerits = 8;
 constexpr std::uint32_t kVainDemerits = 4;
 constexpr std::uint32_t kPartialDemerits = 2;
+constexpr std::uint32_t kLackingDemerits = 4;  // for what the slot answered without
 constexpr std::uint32_t kSlowDemerits = kSlack + 1;
 
 // The wanted thing is not these bytes. ObjectStore::supply may refuse right ones, when the head has moved on meanwhile.
@@ -82,24 +83,30 @@ std::uint64_t StateFetcher::weight(const Item& item) {
 }
 
 void StateFetcher::begin(Seq n) {
+  active_ = true;
+  rebase(n);
+}
+
+// Whoever waits is told to try again, and so says what is wanted still; a new pass finds the rest.
+void StateFetcher::forget_all() {
+  stale_due_ = false;
+  out_.arrived = out_.arrived || urgent_waiting_ > 0;
   items_.clear();
   urgent_waiting_ = 0;
   urgent_queue_.clear();
   queue_.clear();
-  for (auto& [ticket, request] : requests_) request.outdated = true;
-  active_ = true;
   cursor_ = ObjectId{};
   clean_ = true;
-  rebase(n);
 }
 
 void StateFetcher::rebase(Seq n) {
+  forget_all();
+  for (auto& [ticket, request] : requests_) request.outdated = true;
   n_ = n;
   for (Source& s : sources_) {
     s.vain = s.lied;
     s.rest_until = now_;
   }
-  for (auto& [key, item] : items_) item.lacking = 0;
   quiet_until_ = now_;
   quiet_ = config_.patience;
 }
@@ -199,8 +206,9 @@ std::optional<StateFetcher::Pair> StateFetcher::choose(bool urgent, std::uint64_
     for (std::uint16_t slot = 0; slot < slots_.size(); ++slot) {
       const Pair pair{NodeId{node}, SlotId{slot}};
       const Source& s = source(pair);
-      if (pair.slot == config_.self || s.lied || s.rest_until > now_ || (lacking >> slot & 1) != 0) continue;
-      candidates.push_back({pair, s.demerits + nodes_[node].demerits + slots_[slot].demerits});
+      if (pair.slot == config_.self || s.lied || s.rest_until > now_) continue;
+      const std::uint32_t lacks = (lacking >> slot & 1) != 0 ? kLackingDemerits : 0;
+      candidates.push_back({pair, s.demerits + nodes_[node].demerits + slots_[slot].demerits + lacks});
       least = std::min(least, candidates.back().demerits);
     }
   }
@@ -220,11 +228,10 @@ std::optional<StateFetcher::Pair> StateFetcher::choose(bool urgent, std::uint64_
 }
 
 // Some source may still be asked, now or later.
-bool StateFetcher::any_left(std::uint64_t lacking) const {
+bool StateFetcher::any_left() const {
   for (std::uint16_t node = 0; node < nodes_.size(); ++node) {
     for (std::uint16_t slot = 0; slot < slots_.size(); ++slot) {
-      if (nodes_[node].up && SlotId{slot} != config_.self && (lacking >> slot & 1) == 0 &&
-          !source({NodeId{node}, SlotId{slot}}).lied) {
+      if (nodes_[node].up && SlotId{slot} != config_.self && !source({NodeId{node}, SlotId{slot}}).lied) {
         return true;
       }
     }
@@ -252,7 +259,7 @@ void StateFetcher::say_stale() {
   ++stats_.stale;
   out_.stale = true;
   for (Source& s : sources_) s.vain = s.lied = false;
-  for (auto& [key, item] : items_) item.lacking = 0;
+  stale_due_ = true;
   quiet_until_ = Micros{now_.value + quiet_.value};
   if (stats_.parts == parts_at_stale_) quiet_ = Micros{std::min(2 * quiet_.value, config_.patience_max.value)};
   parts_at_stale_ = stats_.parts;
@@ -357,6 +364,7 @@ StateFetcherOutput StateFetcher::take_output() {
 }
 
 void StateFetcher::pump() {
+  if (stale_due_) forget_all();  // what is still wanted may have become less
   if (n_.value == 0 || quiet_until_ > now_) return;
   while (in_flight_[1] < kRequestsMax && ask(urgent_queue_, true)) {
   }
@@ -385,15 +393,10 @@ bool StateFetcher::ask(std::deque<Key>& queue, bool urgent) {
       continue;
     }
     Item& item = it->second;
-    if (!any_left(item.lacking)) item.lacking = 0;
     if (!pair) {
       pair = choose(urgent, item.lacking);
-      if (!pair && item.lacking == 0) {
-        if (!any_left(0) && all_in_vain()) say_stale();
-        break;
-      }
-    }
-    if (!pair || (item.lacking >> pair->slot.value & 1) != 0) {
+      if (!pair) break;
+    } else if ((item.lacking >> pair->slot.value & 1) != 0) {
       passed_over.push_back(it->first);
       queue.pop_front();
       continue;
@@ -406,7 +409,10 @@ bool StateFetcher::ask(std::deque<Key>& queue, bool urgent) {
     queue.pop_front();
   }
   queue.insert(queue.begin(), passed_over.begin(), passed_over.end());
-  if (request.expected == 0 && request.wants.empty()) return false;
+  if (!pair) {
+    if (!queue.empty() && !any_left() && all_in_vain()) say_stale();
+    return false;
+  }
   request.pair = *pair;
   request.urgent = urgent;
   send(std::move(request));

@@ -48,7 +48,7 @@ struct StateFetcherConfig {
 
 struct StateFetcherOutput {
   std::vector<std::pair<NodeId, agreement::FetchState>> ask;
-  bool arrived = false;   // something urgent came: what waits may try again
+  bool arrived = false;   // something urgent came, or all was forgotten: what waits may try again, and want() again
   bool complete = false;  // nothing of the head is absent. Once after each begin()
   bool stale = false;     // no source has what is wanted: adopt a newer certificate if there is one
 };
@@ -89,7 +89,8 @@ class StateFetcher {
   // The store adopted the root of the stable checkpoint n: fetch all of it. What was wanted before is forgotten.
   void begin(Seq n);
   // The head has passed the stable checkpoint n, a later one, with the same root as the others: they keep that snapshot
-  // longer, and what is absent here is the same there. Goes on with it.
+  // longer, and what is absent here is the same there. Goes on with
+  // it; what was wanted before is forgotten as well.
   void rebase(Seq n);
   // Execution waits for these (ReadOutcome::want and the like); not before begin(). Repeating them is harmless. Inner
   // nodes come with all that is below them on the way to Want::toward.
@@ -166,11 +167,12 @@ class StateFetcher {
 
   void add(const state::Want& want, bool urgent);
   void forget(Items::iterator item);
+  void forget_all();
   void expand(const state::Place& place);
   void refill();
 
   [[nodiscard]] std::optional<Pair> choose(bool urgent, std::uint64_t lacking) const;
-  [[nodiscard]] bool any_left(std::uint64_t lacking) const;
+  [[nodiscard]] bool any_left() const;
   [[nodiscard]] bool all_in_vain() const;
   void pump();
   [[nodiscard]] std::uint64_t background_bytes() const;
@@ -212,7 +214,8 @@ class StateFetcher {
   std::optional<state::ObjectId> cursor_;  // of the pass under way
   bool clean_ = false;                     // that pass found nothing yet
   Micros quiet_until_;
-  Micros quiet_;  // how long, next time
+  Micros quiet_;            // how long, next time
+  bool stale_due_ = false;  // said, but not acted upon
   std::uint64_t parts_at_stale_ = 0;
 
   StateFetcherOutput out_;

@@ -92,6 +92,7 @@ class Net {
   }
   // The executor comes back with the same store.
   void restart() {
+    ++life_;
     fetcher = std::make_unique<StateFetcher>(StateFetcherConfig{.self = SlotId{0},
                                                                 .f = options_.f,
                                                                 .g = options_.g,
@@ -180,7 +181,9 @@ class Net {
       auto& parts = std::get<StateParts>(item.message);
       if (lie_once && !parts.parts.empty()) std::exchange(lie_once, nullptr)(parts);
       misbehave(node_vices[node.value], std::move(parts), [this, node](const StateParts& changed) {
-        after_hop([this, node, changed] { std::ignore = fetcher->step(node, changed); });
+        after_hop([this, node, changed, life = life_] {
+          if (life == life_) std::ignore = fetcher->step(node, changed);  // channels are new with a new life
+        });
       });
     }
   }
@@ -248,6 +251,7 @@ class Net {
   std::vector<agreement::StateRelay> relays_;
   std::vector<StateSource> sources_;
   std::multimap<std::int64_t, std::function<void()>> events_;
+  int life_ = 0;
 };
 
 }  // namespace zz::execution::testing

@@ -313,10 +313,16 @@ TEST(StateFetcher, TheBackgroundKeepsToItsRateAndWaitsForWhatIsUrgent) {
   for (const auto& [id, bytes] : origin.model) {
     if (net.touch(absent = ObjectId{id}).status == state::Status::kMissing) break;
   }
-  for (int i = 0; i < 100; ++i) net.turn();
+  const auto wait = [&net, absent](int turns) {
+    for (int i = 0; i < turns; ++i) {
+      EXPECT_EQ(net.touch(absent).status, state::Status::kMissing);
+      net.turn();
+    }
+  };
+  wait(100);
   const std::uint64_t before = store->counters().supplied;
   const std::uint64_t asked = net.asked;
-  for (int i = 0; i < 500; ++i) net.turn();
+  wait(500);
   EXPECT_EQ(store->counters().supplied, before);
   EXPECT_LE(net.asked - asked, 20u) << "only what is urgent is asked for";
   std::fill(net.slot_vices.begin(), net.slot_vices.end(), Vice::kNone);
