@@ -60,7 +60,7 @@ struct Want {
   Place place;                  // of a root record: {}
   std::uint64_t bytes_max = 0;  // of an object: its exact length
   Digest digest;
-  ObjectId toward;  // what was looked for, below that place or at it: more that is absent may be on the way there
+  ObjectId toward{};  // what was looked for, below that place or at it: more that is absent may be on the way there
   bool operator==(const Want&) const = default;
 };
 
