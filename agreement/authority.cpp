@@ -114,7 +114,8 @@ Refusal Authority::form_of(const ViewChange& message) const {
   if (message.view == View{}) return Refusal::kMalformed;
   if (message.prepared.size() > kClaimsMax || message.pre_prepared.size() > kClaimsMax) return Refusal::kOversize;
   if (message.stable) {
-    if (const Refusal form = agreement::form_of(*message.stable, service_, cluster_.f); form != Refusal::kNone) return form;
+    const Refusal form = agreement::form_of(*message.stable, service_, cluster_.f);
+    if (form != Refusal::kNone) return form;
   }
   if (!message.complaints.empty()) {
     if (const Refusal form = agreement::form_of(message.complaints, cluster_.f); form != Refusal::kNone) return form;

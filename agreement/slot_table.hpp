@@ -113,7 +113,7 @@ class SlotTable {
   Epoch epoch_;
   Seq changed_at_;
   SlotMask active_;
-  std::vector<Entry> entries_;   // by slot
+  std::vector<Entry> entries_;  // by slot
   Epoch before_changes_;
   std::vector<Change> changes_;  // ascending; what was not forgotten
   Digest changes_digest_;        // of the whole list, forgotten or not

@@ -7,8 +7,8 @@
 //
 // One thread; no clock, IO or randomness. The caller authenticates senders (channels), passes monotonic time in
 // tick(), and runs the service: next_invocation() says what to run, complete() what came out, one at a time. What
-// nodes get wrong comes back as a Refusal. The store is the service's and the executor's together (slot_layout.hpp); the
-// caller changes it between next_invocation() and complete() only, digests snapshots, and supplies what is wanted.
+// nodes get wrong comes back as a Refusal. The store is the service's and the executor's together (slot_layout.hpp):
+// the caller changes it between next_invocation() and complete() only, digests snapshots, and supplies what is wanted.
 //
 // Invariants:
 //  1. Batch n runs only after n-1, and only with a digest that f+1 distinct nodes gave and bodies that match it.
@@ -96,7 +96,7 @@ struct ExecutorOutput {
     agreement::Replies replies;
   };
   struct CheckpointTo {
-    std::optional<NodeId> to;  // nothing: every connected node
+    std::optional<NodeId> to;              // nothing: every connected node
     agreement::ExecCheckpoint checkpoint;  // the caller signs it
   };
   struct Stable {
@@ -291,13 +291,13 @@ class Executor {
   std::vector<std::size_t> by_home_bytes_;
 
   agreement::CheckpointClock clock_;
-  bool due_ = false;    // executed_ is a checkpoint, and there is no snapshot of it yet
-  bool saved_ = false;  // and the store is as it is to be
-  std::deque<Taken> taken_;                         // ascending n
-  std::deque<agreement::ExecCheckpoint> told_;      // the last kCheckpointsKept
-  agreement::CertificatePtr newest_;                // verified
-  agreement::CertificatePtr base_;                  // the one adopted last
-  std::size_t newer_ = 0;                           // certificates since
+  bool due_ = false;                            // executed_ is a checkpoint, and there is no snapshot of it yet
+  bool saved_ = false;                          // and the store is as it is to be
+  std::deque<Taken> taken_;                     // ascending n
+  std::deque<agreement::ExecCheckpoint> told_;  // the last kCheckpointsKept
+  agreement::CertificatePtr newest_;            // verified
+  agreement::CertificatePtr base_;              // the one adopted last
+  std::size_t newer_ = 0;                       // certificates since
   std::optional<Micros> order_lost_since_;
 
   ExecutorOutput out_;

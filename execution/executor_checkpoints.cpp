@@ -46,8 +46,7 @@ void Executor::checkpointed(Seq n, const Digest& root) {
 void Executor::compare() {
   if (!newest_) return;
   const agreement::CheckpointState& certified = newest_->state;
-  const auto taken =
-      std::find_if(taken_.begin(), taken_.end(), [&](const Taken& one) { return one.n == certified.n; });
+  const auto taken = std::find_if(taken_.begin(), taken_.end(), [&](const Taken& one) { return one.n == certified.n; });
   if (taken == taken_.end() || !taken->root || taken->stable) return;
   if (taken->history != certified.history) {
     return end("another order was certified: batch " + std::to_string(certified.n.value));
@@ -58,6 +57,11 @@ void Executor::compare() {
   taken->stable = true;
   ++stats_.stable;
   out_.stable = ExecutorOutput::Stable{newest_, taken->snapshot};
+  observer_.on_event(Event{.kind = EventKind::kCheckpoint,
+                           .service = config_.service,
+                           .n = certified.n,
+                           .slot = config_.slot,
+                           .incarnation = config_.incarnation});
 }
 
 // What a certificate has overtaken is of no use to anybody, nor are all stable ones but the newest.
@@ -116,8 +120,8 @@ void Executor::judge_newest() {
 
 // Nodes let go of the order that a certificate covers.
 void Executor::watch_order() {
-  const bool lost = phase_ == Phase::kRunning && !running_ && !window_.runnable() && newest_ &&
-                    newest_->state.n > executed_;
+  const bool lost =
+      phase_ == Phase::kRunning && !running_ && !window_.runnable() && newest_ && newest_->state.n > executed_;
   if (!lost) return order_lost_since_.reset();
   if (!order_lost_since_) order_lost_since_ = now_;
   if (now_.value - order_lost_since_->value >= kOrderLostTimeouts * config_.body_timeout.value) adopt(newest_);
@@ -192,6 +196,12 @@ void Executor::end(std::string why) {
   taken_.clear();
   told_.clear();
   votes_kept_.clear();
+  observer_.on_event(Event{.kind = EventKind::kConflict,
+                           .service = config_.service,
+                           .n = newest_->state.n,
+                           .slot = config_.slot,
+                           .incarnation = config_.incarnation,
+                           .why = why});
   out_ = ExecutorOutput{};
   out_.ended = std::move(why);
 }

@@ -18,7 +18,7 @@ using state::ObjectId;
 
 constexpr unsigned kHashBits = 51;
 constexpr std::uint64_t kObjectsOfBucketMax = std::uint64_t{1} << (63 - kHashBits);
-constexpr std::size_t kLengthBytes = 4;              // of the whole bucket, in front of it
+constexpr std::size_t kLengthBytes = 4;                         // of the whole bucket, in front of it
 constexpr std::size_t kEntryBytes = 2 * sizeof(std::uint32_t);  // lengths of key and value, in front of them
 static_assert(KvService::kBucketBytesMax / kObjectBytesMax < kObjectsOfBucketMax);
 

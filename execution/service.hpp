@@ -28,8 +28,8 @@ struct Invocation {
 class Service {
  public:
   virtual ~Service() = default;
-  // Applies one operation and returns its reply; an invalid operation gets a reply that says so. Nothing: something that
-  // it read is absent (state.missing()); the same call comes again. The caller commits.
+  // Applies one operation and returns its reply; an invalid operation gets a reply that says so. Nothing: something
+  // that it read is absent (state.missing()); the same call comes again. The caller commits.
   virtual std::optional<Bytes> execute(const Invocation& invocation, ServiceState& state) = 0;
 };
 

@@ -15,7 +15,7 @@
 
 namespace zz::execution {
 
-// Of the whole store, the slot's own objects included, as they are on every replica: above these the service is refused.
+// Of the whole store, the slot's own objects included, which are the same on every replica. The service is refused more.
 // Part of the agreed configuration. Requires the store's own limits to be above them by SlotState::reserve().
 struct ServiceLimits {
   std::uint64_t objects_max = 1ull << 23;

@@ -153,9 +153,9 @@ class SessionTable {
   Bytes grave_tail_;               // encoded, from the last chunk boundary on
   std::uint64_t records_ = 0;
   BodyLog bodies_;
-  std::deque<PageAt> waiting_;        // oldest first; a page that was written or given up since has no mark any more
-  std::vector<bool> index_changed_;   // by page
-  Key last_key_;                      // the session found last: requests of a batch come in runs
+  std::deque<PageAt> waiting_;       // oldest first; a page that was written or given up since has no mark any more
+  std::vector<bool> index_changed_;  // by page
+  Key last_key_;                     // the session found last: requests of a batch come in runs
   Session* last_ = nullptr;
 };
 

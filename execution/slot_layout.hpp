@@ -16,8 +16,8 @@
 //                it was never kept)
 //   graves       kGravesPerChunk of client 4, session 8, in the order of eviction, numbered from 0
 //   bodies       one stream of bytes in the order of record(), cut into chunks of kObjectBytesMax
-// Graves and bodies have full chunks under their number, and what is beyond them in an object of its own, which is as it
-// was at the last checkpoint. Chunks are dropped from the front.
+// Graves and bodies have full chunks under their number, and what is beyond them in an object of its own, which is as
+// it was at the last checkpoint. Chunks are dropped from the front.
 
 #include <cstdint>
 #include <cstring>

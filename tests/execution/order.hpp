@@ -92,6 +92,7 @@ inline ExecutorConfig make_config(std::uint16_t slot = 0) {
   config.slot = SlotId{slot};
   config.incarnation = Incarnation{1};
   config.expired_reply = SharedBytes::copy("expired");
+  config.checkpoints = {1u << 30, 1u << 30, std::uint64_t{1} << 60};  // none, but in tests of them
   return config;
 }
 
@@ -102,8 +103,9 @@ class Slot {
   explicit Slot(const ExecutorConfig& config = make_config(), std::unique_ptr<state::ObjectStore> its_store = nullptr)
       : store(its_store ? std::move(its_store) : test::memory_store()),
         core(config, *store, observer),
-        service(std::make_unique<KvService>(), *store, {},
-                [this](const std::vector<state::Want>& wants) { missing.insert(missing.end(), wants.begin(), wants.end()); }) {}
+        service(std::make_unique<KvService>(), *store, {}, [this](const std::vector<state::Want>& wants) {
+          missing.insert(missing.end(), wants.begin(), wants.end());
+        }) {}
 
   void all_up() {
     for (std::uint16_t i = 0; i < 4; ++i) core.node_up(NodeId{i});
@@ -149,7 +151,7 @@ class Slot {
     if (!out.ended.empty()) ended = out.ended;
     if (out.adopted) {
       adopted = out.adopted;
-      service.replaced();
+      service.replaced([](const Result<void>&) {});
       missing.clear();
     }
     missing.insert(missing.end(), out.wants.begin(), out.wants.end());

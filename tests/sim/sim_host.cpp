@@ -2,11 +2,15 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
+
+#include "agreement/certificates.hpp"
 
 namespace zz::sim {
 
 using execution::Executor;
 using execution::ExecutorOutput;
+using execution::state::ObjectStore;
 using vmpool::BackendCall;
 using Kind = BackendCall::Kind;
 
@@ -16,12 +20,17 @@ constexpr std::int64_t kHostTick = 100'000;
 constexpr std::int64_t kSlotTick = 50'000;
 constexpr std::string_view kExpired = "error session expired";
 
-// Keys of incarnations sign nothing in the simulator: any distinct bytes will do.
-crypto::PublicKey guest_key(const vmpool::GuestId& guest) {
-  crypto::PublicKey out;
-  out.bytes[0] = 0x5a;
-  out.bytes[1] = static_cast<std::uint8_t>(guest.slot.value);
-  std::memcpy(&out.bytes[8], &guest.incarnation.value, sizeof guest.incarnation.value);
+crypto::SecretKey guest_key(const vmpool::GuestId& guest) {
+  std::array<std::uint8_t, 32> seed{};
+  seed[0] = 0x5a;
+  seed[1] = static_cast<std::uint8_t>(guest.slot.value);
+  std::memcpy(&seed[8], &guest.incarnation.value, sizeof guest.incarnation.value);
+  return crypto::SecretKey::from_seed(seed);
+}
+
+std::uint64_t first_of(const Digest& digest) {
+  std::uint64_t out = 0;
+  std::memcpy(&out, digest.bytes.data(), sizeof out);
   return out;
 }
 
@@ -77,6 +86,8 @@ void SimHost::kill_guest() {
 void SimHost::end_guest() {
   if (executor_) {
     executor_.reset();
+    service_.reset();
+    store_.reset();
     network_.party_down(slot_party());
   }
   guest_.reset();
@@ -143,7 +154,8 @@ void SimHost::backend_done(const Happening& happening) {
   vmpool::CallResult result{call.id, happening.b != 0, {}};
   if (call.kind == Kind::kBoot && result.ok) {
     guest_ = call.guest;
-    result.key = guest_key(call.guest);
+    guest_key_ = guest_key(call.guest);
+    result.key = guest_key_->public_key();
   }
   if (call.kind == Kind::kHandOver && result.ok && guest_ == call.guest && !executor_) begin_duty();
   pool_->tick(kernel_.now);
@@ -164,8 +176,17 @@ void SimHost::begin_duty() {
   config.sessions.client_sessions_max = kernel_.cluster.limits.client_sessions_max;
   config.body_timeout = Micros{std::int64_t{kernel_.cluster.timing.body_timeout_ms} * 1'000};
   config.expired_reply = SharedBytes::copy(kExpired);
-  executor_ = std::make_unique<Executor>(config, *this);
-  service_ = execution::KvService();
+  config.genuine = [this](const agreement::StableCertificate& certificate) {
+    return agreement::genuine(kernel_.cluster, certificate);
+  };
+  auto opened = ObjectStore::open({});
+  ZZ_ASSERT(opened.ok());
+  store_ = std::move(opened->store);
+  executor_ = std::make_unique<Executor>(config, *store_, *this);
+  service_ = std::make_unique<execution::InProcessAdapter>(
+      std::make_unique<execution::KvService>(), *store_,
+      execution::InProcessAdapter::Options{{}, kernel_.cluster.limits.op_bytes_max},
+      [this](const std::vector<execution::state::Want>& wants) { want_state(wants); });
   state_ = 0;
   witnessed_ = Seq{};
   states_.clear();
@@ -206,9 +227,25 @@ void SimHost::deliver_to_slot(Party node, const MessagePtr& message) {
     refusal = executor_->step(from, *batch);
   } else if (const auto* fetch = std::get_if<agreement::FetchReplies>(&message->body)) {
     refusal = executor_->step(from, *fetch);
+  } else if (const auto* stable = std::get_if<agreement::Stable>(&message->body)) {
+    refusal = executor_->step(from, *stable);
   }
   if (refusal != Refusal::kNone) kernel_.refusals.add(refusal);
   slot_turn();
+}
+
+// Digests at once what is a checkpoint up to n.
+void SimHost::digest_until(Seq n) {
+  constexpr std::uint64_t kAll = std::numeric_limits<std::uint64_t>::max();
+  for (auto due = executor_->to_digest(); due && due->n <= n; due = executor_->to_digest()) {
+    while (store_->digest_some(due->snapshot, kAll) == execution::state::Progress::kMore) {
+    }
+    const Digest root = *ObjectStore::root(due->snapshot);
+    if (due->n == n) state_ = first_of(root);
+    executor_->checkpointed(due->n, root);
+  }
+  while (store_->reclaim_some(std::numeric_limits<std::size_t>::max())) {
+  }
 }
 
 // The state after each batch executed since the last call.
@@ -217,23 +254,51 @@ void SimHost::after_executing(bool ran) {
   while (witnessed_ < executor_->executed()) {
     witnessed_ = witnessed_.next();
     states_.push_back(state_);
+    digest_until(witnessed_);
+  }
+  digest_until(witnessed_);  // one that waited for a place
+}
+
+void SimHost::on_reply(const SharedBytes& op, SharedBytes reply) {
+  state_ = mix(mix(state_, op.view()), reply.view());
+  const bool lie = vice_ == SlotVice::kWrong || (vice_ == SlotVice::kSometimesWrong && chance(prng_, 3));
+  if (lie) kernel_.count("byzantine-slot.wrong-reply");
+  executor_->complete(lie ? falsify(reply) : std::move(reply));
+  after_executing(true);
+}
+
+void SimHost::run_service() {
+  while (true) {
+    const auto invocation = executor_->next_invocation();
+    after_executing(false);
+    if (!invocation) return;
+    service_->execute(*invocation, [this, op = invocation->op](SharedBytes reply) { on_reply(op, std::move(reply)); });
   }
 }
 
 void SimHost::slot_turn() {
-  while (true) {
-    const auto invocation = executor_->next_invocation();
-    after_executing(false);
-    if (!invocation) break;
-    SharedBytes reply(service_.execute(*invocation));
-    state_ = mix(mix(state_, invocation->op.view()), reply.view());
-    const bool lie = vice_ == SlotVice::kWrong || (vice_ == SlotVice::kSometimesWrong && chance(prng_, 3));
-    if (lie) kernel_.count("byzantine-slot.wrong-reply");
-    executor_->complete(lie ? falsify(reply) : std::move(reply));
-    after_executing(true);
+  // First what the last step led to: the state may be another one.
+  for (bool first = true;; first = false) {
+    const ExecutorOutput out = executor_->take_output();
+    if (out.empty() && !first) return;
+    carry_out(out);
+    if (!executor_) return;
+    run_service();
   }
-  ExecutorOutput out = executor_->take_output();
-  if (out.empty()) return;
+}
+
+void SimHost::carry_out(const ExecutorOutput& out) {
+  if (!out.ended.empty()) {
+    kernel_.count("slot.ended");
+    return kill_guest();
+  }
+  if (out.adopted) {
+    kernel_.count("slot.adopted");
+    service_->replaced([](const Result<void>&) {});
+    witnessed_ = out.adopted->state.n;
+    state_ = first_of(out.adopted->state.root);
+  }
+  want_state(out.wants);
   for (const auto& at : out.subscribe) send_from_slot(at.to.value, at.subscribe);
   for (const auto& again : out.votes_again) {
     for (const auto& vote : again.votes) send_vote(vote, again.to);
@@ -249,7 +314,43 @@ void SimHost::slot_turn() {
   }
   states_.erase(states_.begin(), states_.begin() + static_cast<std::ptrdiff_t>(out.votes.size()));
   if (vice_ == SlotVice::kSilent) return;
-  for (auto& to : out.replies) send_from_slot(to.to.value, std::move(to.replies));
+  for (const auto& to : out.replies) send_from_slot(to.to.value, to.replies);
+  for (const auto& checkpoint : out.checkpoints) send_checkpoint(checkpoint);
+}
+
+// Where what is absent leaves for the others. What comes back goes into the store; then Executor::supplied() and
+// InProcessAdapter::supplied().
+void SimHost::want_state(const std::vector<execution::state::Want>& wants) {
+  if (!wants.empty()) kernel_.count("slot.state-wanted", wants.size());
+}
+
+// A slot that lies about its replies, lies about its state too.
+void SimHost::send_checkpoint(const ExecutorOutput::CheckpointTo& checkpoint) {
+  const auto as_signed = [this](agreement::ExecCheckpoint said) {
+    said.signature = guest_key_->sign(agreement::exec_checkpoint_fields(kernel_.cluster.id, said));
+    return std::make_shared<const agreement::Message>(agreement::Message{ServiceId{0}, said});
+  };
+  const MessagePtr truth = as_signed(checkpoint.checkpoint);
+  agreement::ExecCheckpoint false_one = checkpoint.checkpoint;
+  false_one.root.bytes[0] ^= 1;
+  const bool lies = vice_ == SlotVice::kWrong || (vice_ == SlotVice::kSometimesWrong && chance(prng_, 3));
+  MessagePtr lie;
+  if (lies || vice_ == SlotVice::kTwoFaced) {
+    lie = as_signed(false_one);
+    kernel_.count("byzantine-slot.wrong-root");
+  }
+  for (Party node = 0; node < kernel_.parties.nodes; ++node) {
+    if (checkpoint.to && checkpoint.to->value != node) continue;
+    const bool deceive = lies || (lie != nullptr && (deceived_ >> node & 1) != 0);
+    const MessagePtr& message = deceive ? lie : truth;
+    if (vice_ == SlotVice::kLate) {
+      kernel_.count("byzantine-slot.late");
+      kernel_.after(between(prng_, 300'000, 2'500'000),
+                    {Happening::Kind::kSlotSend, slot_.value, node, guest_->incarnation.value, message});
+      continue;
+    }
+    network_.send(slot_party(), node, message);
+  }
 }
 
 void SimHost::send_from_slot(Party node, agreement::Body body) {

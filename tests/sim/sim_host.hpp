@@ -1,7 +1,7 @@
 #pragma once
 
 // SimHost: one physical host: a real Pool core over a simulated hypervisor, and the guest it runs: a real Executor core
-// with the sample service. Host i has slot i. One thread, virtual time.
+// with the sample service on an object store in memory. Host i has slot i. One thread, virtual time.
 
 #include <cstdint>
 #include <map>
@@ -10,7 +10,9 @@
 #include <vector>
 
 #include "execution/executor.hpp"
+#include "execution/in_process_adapter.hpp"
 #include "execution/kv_service.hpp"
+#include "execution/state/object_store.hpp"
 #include "tests/sim/kernel.hpp"
 #include "tests/sim/network.hpp"
 #include "tests/sim/plan.hpp"
@@ -58,7 +60,10 @@ class SimHost final : public Observer {
   void backend_done(const Happening& happening);
   void late_send(const Happening& happening);
 
-  void on_event(const Event& event) override { kernel_.observed(party(), event); }
+  void on_event(const Event& event) override {
+    // A liar learns that the others certify another state than its own.
+    if (!vice_ || event.kind != EventKind::kConflict) kernel_.observed(party(), event);
+  }
 
   HypervisorSpeed speed;
 
@@ -68,7 +73,13 @@ class SimHost final : public Observer {
   void begin_duty();
   void end_guest();
   void slot_turn();
+  void run_service();
+  void on_reply(const SharedBytes& op, SharedBytes reply);
   void after_executing(bool ran);
+  void digest_until(Seq n);
+  void carry_out(const execution::ExecutorOutput& out);
+  void want_state(const std::vector<execution::state::Want>& wants);
+  void send_checkpoint(const execution::ExecutorOutput::CheckpointTo& checkpoint);
   void send_vote(const execution::ExecutorOutput::VotePtr& vote, std::optional<NodeId> to);
   void send_from_slot(Party node, agreement::Body body);
   [[nodiscard]] agreement::Vote falsified(const agreement::Vote& vote) const;
@@ -85,11 +96,14 @@ class SimHost final : public Observer {
   std::uint64_t life_ = 0;
   std::map<std::uint64_t, vmpool::BackendCall> pending_;  // by call id
   std::optional<vmpool::GuestId> guest_;
+  std::optional<crypto::SecretKey> guest_key_;  // of the guest that was booted last
+  std::unique_ptr<execution::state::ObjectStore> store_;
   std::unique_ptr<execution::Executor> executor_;
-  execution::KvService service_;
+  std::unique_ptr<execution::InProcessAdapter> service_;
   std::uint64_t deceived_ = 0;  // bit per node that gets false votes
 
-  // What the executor has done, for the witness: a digest that chains every operation run and its reply.
+  // What the executor has done, for the witness: a digest that chains every operation run and its reply, and begins at
+  // each checkpoint anew with the root of the state there, so that one that adopted a state says the same.
   std::uint64_t state_ = 0;
   Seq witnessed_;
   std::vector<std::uint64_t> states_;  // of the batches whose votes are not taken yet

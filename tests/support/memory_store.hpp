@@ -12,8 +12,7 @@
 
 namespace zz::test {
 
-inline std::unique_ptr<execution::state::ObjectStore> memory_store(
-    const execution::state::StoreOptions& options = {}) {
+inline std::unique_ptr<execution::state::ObjectStore> memory_store(const execution::state::StoreOptions& options = {}) {
   auto opened = execution::state::ObjectStore::open(options);
   ZZ_ASSERT(opened.ok());
   return std::move(opened->store);
