@@ -1,7 +1,7 @@
 #pragma once
 
 // BodyLog: the bodies of the replies executed last, one stream of bytes over objects (slot_layout.hpp). The last
-// bytes_max of it are kept; a body whose first byte is older is gone. So what is kept depends on what was appended alone.
+// bytes_max of it are kept; a body whose first byte is older is gone. So what is kept depends on the appends alone.
 //
 // One thread, that of the store's head. The store must outlive it, and have room for what reserve() says. A full chunk
 // is written when it is full, the rest by save(). Reading never needs more memory than the body.

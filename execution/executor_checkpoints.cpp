@@ -145,7 +145,7 @@ void Executor::adopt(agreement::CertificatePtr certificate) {
   std::fill(by_home_bytes_.begin(), by_home_bytes_.end(), 0);
   clock_.reset();
   due_ = saved_ = false;
-  std::erase_if(taken_, [](const Taken& taken) { return !taken.stable; });
+  std::erase_if(taken_, [&](const Taken& taken) { return !taken.stable || taken.n >= state.n; });
   executed_ = state.n;
   history_ = state.history;
   order_lost_since_.reset();

@@ -12,9 +12,9 @@
 // Anything else gets "error …" and changes nothing. One thread; it knows nothing but its state.
 //
 // State: the keys whose SHA-256 begins with the same 51 bits stand in one bucket: key and value of each, in the order
-// of the keys. A bucket is a run of objects of kObjectBytesMax, the last one shorter, under ids that these bits begin; so
-// one read and one write serve all but the longest values. kBucketBytesMax bounds what keys that were chosen to collide
-// can cost; a put beyond it gets "error full".
+// of the keys. A bucket is a run of objects of kObjectBytesMax, the last one shorter, under ids that these bits begin;
+// so one read and one write serve all but the longest values. kBucketBytesMax bounds what keys that were chosen to
+// collide can cost; a put beyond it gets "error full".
 
 #include <cstdint>
 #include <string>

@@ -15,8 +15,9 @@
 
 namespace zz::execution {
 
-// Of the whole store, the slot's own objects included, which are the same on every replica. The service is refused more.
-// Part of the agreed configuration. Requires the store's own limits to be above them by SlotState::reserve().
+// Of the whole store, the slot's own objects included, which are the same on every replica. The service is refused
+// what would exceed them. Part of the agreed configuration; the store's own limits are to be above them by
+// SlotState::reserve().
 struct ServiceLimits {
   std::uint64_t objects_max = 1ull << 23;
   std::uint64_t bytes_max = 1ull << 39;

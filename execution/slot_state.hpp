@@ -1,7 +1,8 @@
 #pragma once
 
 // SlotState: what a slot knows besides its service's objects, as objects of the same store (slot_layout.hpp): how far
-// it is, who executes, and which requests were answered how. So one root digest covers everything that decides its votes.
+// it is, who executes, and which requests were answered how. So one root digest covers everything that decides its
+// votes.
 //
 // save() makes the objects those of a batch. After ObjectStore::adopt(), load() is called until it is done, each time
 // that parts arrived: it wants everything but the bodies of replies, as many parts at a time as are known of. What is
