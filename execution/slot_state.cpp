@@ -11,6 +11,7 @@ namespace {
 
 constexpr std::uint32_t kFormat = 1;
 constexpr std::size_t kHeadBytes = 4 + 8 + 32 + 8 + 4 * 8 + 3 * 4 + 8;
+constexpr std::uint64_t kNumberMax = std::uint64_t{1} << 62;  // of a batch, and of microseconds
 constexpr std::size_t kWantsAtOnce = 1'024;
 constexpr std::size_t kVisitsAtOnce = 65'536;
 
@@ -57,8 +58,9 @@ std::optional<HeadRecord> decode(ByteView bytes, const SessionLimits& limits, st
     wrong = "the head has a wrong length";
   } else if (!same_limits) {
     wrong = "it was made with other limits of sessions";
-  } else if (out.head.n.value == 0) {
-    wrong = "the head has no number";
+  } else if (out.head.n.value == 0 || out.head.n.value > kNumberMax || out.head.time.value < 0 ||
+             static_cast<std::uint64_t>(out.head.time.value) > kNumberMax) {
+    wrong = "the head has an impossible number or time";
   }
   if (!wrong.empty()) return std::nullopt;
   return out;
