@@ -280,6 +280,7 @@ class Tap final : public Witness {
                 const Digest& state) override {
     witness_->executed(slot, incarnation, n, replies, state);
   }
+  void adopted(SlotId slot, Incarnation incarnation, Seq n) override { witness_->adopted(slot, incarnation, n); }
   void woken(Micros now, SlotId slot, Incarnation incarnation) override { witness_->woken(now, slot, incarnation); }
   void channel(Micros now, NodeId node, SlotId slot, Incarnation incarnation, bool up) override {
     witness_->channel(now, node, slot, incarnation, up);

@@ -18,6 +18,8 @@ namespace {
 
 constexpr std::int64_t kHostTick = 100'000;
 constexpr std::int64_t kSlotTick = 50'000;
+// The drawn clusters have checkpoints every few requests: a window may hold many.
+constexpr std::uint32_t kSnapshotsMax = 512;
 constexpr std::string_view kExpired = "error session expired";
 
 crypto::SecretKey guest_key(const vmpool::GuestId& guest) {
@@ -179,7 +181,11 @@ void SimHost::begin_duty() {
   config.genuine = [this](const agreement::StableCertificate& certificate) {
     return agreement::genuine(kernel_.cluster, certificate);
   };
-  auto opened = ObjectStore::open({});
+  const crypto::Limits& limits = kernel_.cluster.limits;
+  config.checkpoints = {limits.checkpoint_batches, limits.checkpoint_requests, limits.checkpoint_bytes};
+  execution::state::StoreOptions options;
+  options.snapshots_max = kSnapshotsMax;
+  auto opened = ObjectStore::open(options);
   ZZ_ASSERT(opened.ok());
   store_ = std::move(opened->store);
   executor_ = std::make_unique<Executor>(config, *store_, *this);
@@ -296,6 +302,7 @@ void SimHost::carry_out(const ExecutorOutput& out) {
     kernel_.count("slot.adopted");
     service_->replaced([](const Result<void>&) {});
     witnessed_ = out.adopted->state.n;
+    if (!vice_) kernel_.witness->adopted(slot_, guest_->incarnation, witnessed_);
     state_ = first_of(out.adopted->state.root);
   }
   want_state(out.wants);

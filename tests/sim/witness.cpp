@@ -277,6 +277,8 @@ class TheWitness final : public Witness {
     clients_.executed(slot, incarnation, n, replies, state);
   }
 
+  void adopted(SlotId slot, Incarnation incarnation, Seq n) override { clients_.adopted(slot, incarnation, n); }
+
   void woken(Micros, SlotId slot, Incarnation incarnation) override { activation_.woken(slot, incarnation); }
 
   void channel(Micros now, NodeId node, SlotId slot, Incarnation incarnation, bool up) override {

@@ -277,6 +277,16 @@ void ClientWitness::executed(SlotId id, Incarnation incarnation, Seq n, const st
   if (*known != state) return fail("I19 determinism: another state after the same order");
 }
 
+// That the state is the one of this order shows in what it answers from there on.
+void ClientWitness::adopted(SlotId id, Incarnation incarnation, Seq n) {
+  if (!ghost_.is_correct(id)) return;
+  SlotGhost& slot = slots_[id];
+  const auto fail = [&](std::string_view what) { ghost_.fail(what, at(id, incarnation) + ", " + at(n)); };
+  if (incarnation < slot.incarnation) return fail("I24 incarnations: an earlier life adopts a state");
+  if (n.value > replies_.size()) return fail("I2 prefix: adopted a state after what no correct node delivered");
+  slot = {incarnation, n};
+}
+
 // The whole history once more, from what clients saw alone: in the order of execution, nothing may come before a
 // request that was accepted before it was submitted; and no two requests share a place.
 void ClientWitness::final_check() {

@@ -64,6 +64,7 @@ class ClientWitness {
   // A correct node says that it has g+1 equal votes, or one and the words of f+1 other nodes that it is right.
   void closed(NodeId node, Seq n);
   void executed(SlotId slot, Incarnation incarnation, Seq n, const std::vector<Digest>& replies, const Digest& state);
+  void adopted(SlotId slot, Incarnation incarnation, Seq n);
   void final_check();
 
   // Of the votes that were sent to this node: whether there is one for n, and whether two differ.
