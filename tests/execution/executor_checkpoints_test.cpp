@@ -137,7 +137,8 @@ TEST_F(Checkpoints, AnExecutorThatAdoptedAStateGoesOnLikeOneThatRanTheWholeOrder
       if (n % kInterval != 0) {
         if (n > adopted_at) b.deliver(batch);
         if (n > adopted_at && prng.below(2) == 0) b.run();
-        if (n > adopted_at && prng.below(2) == 0) EXPECT_TRUE(fetch(b, a, snapshot));
+        const bool fetches = n > adopted_at && prng.below(2) == 0;
+        EXPECT_TRUE(!fetches || fetch(b, a, snapshot));
         continue;
       }
       ASSERT_EQ(a.checkpoints.back().checkpoint.n.value, n);

@@ -115,8 +115,8 @@ TEST(OrderWindow, GoesToABatchAndKeepsWhatWasSaidOfLaterOnes) {
   const auto eight = make_batch(8, {{1, 1, "get a"}});
   const auto three = make_batch(3, {{1, 1, "get a"}});
   for (const auto& batch : {three, eight}) {
-    for (const std::uint16_t node : {0, 1})
-      EXPECT_EQ(window.note(NodeId{node}, batch.header->n, batch.digest, {}).refusal, Refusal::kNone);
+    EXPECT_EQ(window.note(NodeId{0}, batch.header->n, batch.digest, {}).refusal, Refusal::kNone);
+    EXPECT_EQ(window.note(NodeId{1}, batch.header->n, batch.digest, {}).refusal, Refusal::kNone);
     EXPECT_EQ(window.hold(NodeId{0}, batch), Refusal::kNone);
   }
   window.go_to(Seq{8});
