@@ -44,6 +44,7 @@ struct SessionLimits {
   std::uint32_t sessions_max = 1024;
   std::uint64_t reply_bytes_max = 64u << 20;
   std::uint32_t client_sessions_max = 16;
+  bool operator==(const SessionLimits&) const = default;
 };
 
 class SessionTable {

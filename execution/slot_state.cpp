@@ -50,13 +50,16 @@ std::optional<HeadRecord> decode(ByteView bytes, const SessionLimits& limits, st
   out.counts.sessions = in.u64();
   out.counts.graves = in.u64();
   out.counts.body_end = in.u64();
-  const bool same_limits = in.u32() == limits.client_window && in.u32() == limits.sessions_max &&
-                           in.u32() == limits.client_sessions_max && in.u64() == limits.reply_bytes_max;
+  SessionLimits its;
+  its.client_window = in.u32();
+  its.sessions_max = in.u32();
+  its.client_sessions_max = in.u32();
+  its.reply_bytes_max = in.u64();
   if (format != kFormat) {
     wrong = "the head has another format";
   } else if (!in.done()) {
     wrong = "the head has a wrong length";
-  } else if (!same_limits) {
+  } else if (its != limits) {
     wrong = "it was made with other limits of sessions";
   } else if (out.head.n.value == 0 || out.head.n.value > kNumberMax || out.head.time.value < 0 ||
              static_cast<std::uint64_t>(out.head.time.value) > kNumberMax) {

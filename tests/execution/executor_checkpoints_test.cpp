@@ -132,6 +132,7 @@ TEST_F(Checkpoints, AnExecutorThatAdoptedAStateGoesOnLikeOneThatRanTheWholeOrder
     state::Snapshot snapshot;
     for (const auto& batch : order) {
       const std::uint64_t n = batch.header->n.value;
+      for (Slot* slot : {&a, &b}) slot->core.tick(Micros{static_cast<std::int64_t>(n)});
       a.deliver(batch);
       a.run();
       if (n % kInterval != 0) {
@@ -337,6 +338,7 @@ TEST_F(Checkpoints, OnlyTheNewestStableSnapshotsStay) {
   Slot slot(config());
   slot.all_up();
   for (const auto& batch : an_order(6, 12 * kInterval)) {
+    slot.core.tick(Micros{static_cast<std::int64_t>(batch.header->n.value)});
     slot.deliver(batch);
     slot.run();
     if (batch.header->n.value % kInterval == 0) give(slot, certify(last_of(slot)));
