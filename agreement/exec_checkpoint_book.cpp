@@ -6,8 +6,7 @@
 
 namespace zz::agreement {
 
-ExecCheckpointBook::ExecCheckpointBook(std::uint32_t g)
-    : g_(g), all_(static_cast<SlotMask>((1u << (2 * g + 1)) - 1)) {
+ExecCheckpointBook::ExecCheckpointBook(std::uint32_t g) : g_(g), all_(static_cast<SlotMask>((1u << (2 * g + 1)) - 1)) {
   ZZ_ASSERT(g > 0 && 2 * g + 1 <= kSlotsMax);
 }
 
@@ -27,9 +26,8 @@ Refusal ExecCheckpointBook::admit(SlotId slot, Seq n, const Digest& root) const 
   if (words.root) {
     same = (root == *words.root) == contains(words.agreeing, slot);
   } else {
-    same = std::any_of(words.candidates.begin(), words.candidates.end(), [&](const ExecCheckpoints::Candidate& c) {
-      return c.root == root && contains(c.slots, slot);
-    });
+    same = std::any_of(words.candidates.begin(), words.candidates.end(),
+                       [&](const ExecCheckpoints::Candidate& c) { return c.root == root && contains(c.slots, slot); });
   }
   return same ? Refusal::kDuplicate : Refusal::kConflict;
 }

@@ -40,7 +40,7 @@ struct ExecCheckpoints {
   Micros agreed_at;       // g+1 words equal to the root; meaningful when agreeing has so many
   // Marks of the oversight core.
   bool sign_open = false;
-  bool diverged = false;                                        // reported as diverged and not yet as settled
+  bool diverged = false;                                         // reported as diverged and not yet as settled
   std::array<std::optional<Micros>, kSlotsMax> owed_since = {};  // an active slot that has voted for n
 };
 

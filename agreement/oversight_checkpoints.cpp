@@ -17,8 +17,7 @@ Refusal Oversight::State::on_exec_checkpoint(SlotId slot, Incarnation incarnatio
   if (message.incarnation != incarnation || !table.is_current(slot, incarnation)) return Refusal::kStaleIncarnation;
   if (message.n.value == 0) return Refusal::kMalformed;
   const bool ahead = message.n > book.last_opened();
-  const Refusal why =
-      ahead ? admit_ahead(slot, message.n, message.root) : roots.admit(slot, message.n, message.root);
+  const Refusal why = ahead ? admit_ahead(slot, message.n, message.root) : roots.admit(slot, message.n, message.root);
   if (why != Refusal::kNone) return why;
   if (!crypto::verify(table.key(slot), exec_checkpoint_fields(cluster.id, message), message.signature)) {
     return Refusal::kBadSignature;
@@ -75,7 +74,8 @@ void Oversight::State::count_root(SlotId slot, Seq n, const Digest& root) {
     case ExecCheckpointBook::Effect::kHung:
       raise_root_mismatch(n);
       ++stats.not_deterministic;
-      report({.kind = EventKind::kNotDeterministic, .n = n, .epoch = table.epoch(), .why = to_string(Sign::kCheckpoint)});
+      report(
+          {.kind = EventKind::kNotDeterministic, .n = n, .epoch = table.epoch(), .why = to_string(Sign::kCheckpoint)});
       break;
     case ExecCheckpointBook::Effect::kWrong:
       mark_wrong_root(slot, n);

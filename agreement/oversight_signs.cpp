@@ -180,8 +180,9 @@ void Oversight::State::restart_signs() {
 bool Oversight::State::in_trouble() const {
   if (open_signs > 0 || idle_watch) return true;
   const std::vector<SlotId> active = slots_of(table.active());
-  return std::any_of(active.begin(), active.end(),
-                     [this](SlotId slot) { return contains(blamed(), slot) || book.owed(slot).has_value() || owes_root(slot); });
+  return std::any_of(active.begin(), active.end(), [this](SlotId slot) {
+    return contains(blamed(), slot) || book.owed(slot).has_value() || owes_root(slot);
+  });
 }
 
 void Oversight::State::update_episode() {

@@ -58,6 +58,7 @@ ServiceInstance::ServiceInstance(const crypto::ClusterFile& cluster, ServiceId s
       book_(book_config(cluster, self)),
       checkpoints_(checkpoint_rules(cluster.limits), service, self, cluster.f, authority_, observer),
       catch_up_(self, cluster.n(), Micros{std::int64_t{cluster.timing.body_timeout_ms} * 1'000}, authority_),
+      relay_({.slots = static_cast<std::uint32_t>(cluster.services[service.value].slots.size())}),
       helped_(cluster.n()),
       subscriptions_(cluster.services[service.value].slots.size()) {}
 
@@ -228,6 +229,12 @@ Refusal ServiceInstance::from_executor(const crypto::Peer& peer, Message& messag
     return Refusal::kNone;
   }
   if (auto* m = std::get_if<ExecCheckpoint>(&message.body)) return oversight_.step(peer.slot, peer.incarnation, *m);
+  if (auto* m = std::get_if<FetchState>(&message.body)) {
+    return relay_.request(peer.slot, peer.incarnation, std::move(*m));
+  }
+  if (auto* m = std::get_if<StateParts>(&message.body)) {
+    return relay_.answer(peer.slot, peer.incarnation, std::move(*m));
+  }
   if (auto* m = std::get_if<Replies>(&message.body)) {
     return take_replies(executor->second, std::move(*m));
   }
@@ -317,6 +324,7 @@ void ServiceInstance::peer_up(const crypto::Peer& peer) {
     executors_[peer.slot] = Executor{peer.incarnation, {}, {}, 0};
     subscriptions_[peer.slot.value].waiting.reset();
     oversight_.channel_up(peer.slot, peer.incarnation);
+    relay_.channel_up(peer.slot, peer.incarnation);
     tell_stable(peer.slot, peer.incarnation);
   }
 }
@@ -333,6 +341,7 @@ void ServiceInstance::peer_down(const crypto::Peer& peer) {
   if (executor == executors_.end() || executor->second.incarnation != peer.incarnation) return;
   executors_.erase(executor);
   oversight_.channel_down(peer.slot, peer.incarnation);
+  relay_.channel_down(peer.slot);
 }
 
 void ServiceInstance::tick(Micros monotonic, Micros wall) {
@@ -342,6 +351,7 @@ void ServiceInstance::tick(Micros monotonic, Micros wall) {
   replica_.tick(monotonic, wall);
   oversight_.tick(monotonic);
   catch_up_.tick(monotonic);
+  relay_.tick(monotonic);
 }
 
 bool ServiceInstance::run_ordering() {
@@ -464,6 +474,13 @@ void ServiceInstance::run_streams() {
   }
 }
 
+void ServiceInstance::run_relay() {
+  for (StateRelayOutput::Item& item : relay_.take_output().to_executor) {
+    Message message = std::visit([this](auto& body) { return wrap(std::move(body)); }, item.message);
+    static_cast<void>(outlet_.to_executor(service_, item.to, item.incarnation, message));
+  }
+}
+
 void ServiceInstance::run() {
   bool busy = true;
   while (busy) {
@@ -473,6 +490,7 @@ void ServiceInstance::run() {
     busy = run_catch_up() || busy;
   }
   run_replies();
+  run_relay();
   run_streams();
 }
 

@@ -18,6 +18,7 @@
 #include "agreement/oversight.hpp"
 #include "agreement/replica.hpp"
 #include "agreement/reply_book.hpp"
+#include "agreement/state_relay.hpp"
 #include "base/observer.hpp"
 #include "base/refusal.hpp"
 #include "crypto/cluster.hpp"
@@ -110,6 +111,7 @@ class ServiceInstance {
   bool run_oversight();
   void run_replies();
   void run_streams();
+  void run_relay();
   void fetch_replies(FetchReplies wanted);
   void tell_stable(SlotId slot, Incarnation incarnation);
   [[nodiscard]] Message wrap(Body body) const { return Message{service_, std::move(body)}; }
@@ -125,6 +127,7 @@ class ServiceInstance {
   ReplyBook book_;
   CheckpointBook checkpoints_;
   CatchUp catch_up_;
+  StateRelay relay_;
   Micros now_;
   struct Helped {  // one node that is behind
     std::optional<Micros> certificate_at;
@@ -135,8 +138,8 @@ class ServiceInstance {
   };
   std::vector<Helped> helped_;  // by node
   bool learner_ = false;
-  std::uint32_t learner_heard_ = 0;       // bit per node: knows of no stable checkpoint that this node does not
-  std::optional<Seq> learner_free_at_;    // once the stable checkpoint is here, no old promise of this node matters
+  std::uint32_t learner_heard_ = 0;           // bit per node: knows of no stable checkpoint that this node does not
+  std::optional<Seq> learner_free_at_;        // once the stable checkpoint is here, no old promise of this node matters
   std::map<SlotId, Executor> executors_;      // with a channel to us
   std::vector<Subscriptions> subscriptions_;  // by slot; they outlive channels
   std::vector<std::vector<SlotId>> agreeing_;  // [n - 1]: who can be asked for reply bodies; empty while open

@@ -185,9 +185,8 @@ bool VoteBook::settled(const Ballot& ballot, Seq n) const {
   const SlotMask missing = without(owing_, ballot.voted);
   if (missing == 0) return true;
   const std::vector<SlotId> slots = slots_of(missing);
-  return std::all_of(slots.begin(), slots.end(), [&](SlotId slot) {
-    return n <= std::max(owes_after_[slot.value], began_at_[slot.value]);
-  });
+  return std::all_of(slots.begin(), slots.end(),
+                     [&](SlotId slot) { return n <= std::max(owes_after_[slot.value], began_at_[slot.value]); });
 }
 
 bool VoteBook::droppable(const Ballot& ballot, Seq n) const {

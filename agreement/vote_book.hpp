@@ -16,7 +16,8 @@
 //     kPresumedDigestsMax; open ones are bounded by the window of the ordering core.
 //  5. A batch that 2f+1 nodes have closed may be presumed closed here (presume_closed): nobody owes a vote for it, and
 //     without knowing how it was closed no vote for it is wrong. Votes may still close it in earnest while it is held.
-//  6. A slot that began with the state of a stable checkpoint (begin) agrees with all up to there and owes no vote for it.
+//  6. A slot that began with the state of a stable checkpoint (begin) agrees with all up to there, and owes no vote for
+//     it.
 
 #include <array>
 #include <deque>

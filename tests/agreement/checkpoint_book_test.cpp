@@ -30,6 +30,7 @@ class CheckpointBookTest : public testing::Test {
 
   void start(const CheckpointRules& rules) {
     delivered_ = closed_ = 0;
+    due_.clear();
     book_ =
         std::make_unique<CheckpointBook>(rules, ServiceId{0}, NodeId{0}, parties_.cluster.f, *authorities_[0], memory_);
   }
@@ -38,6 +39,7 @@ class CheckpointBookTest : public testing::Test {
     CheckpointState state;
     state.n = Seq{n};
     state.table = digest_named("table", n);
+    state.root = digest_named("root", n);
     for (std::uint64_t i = 1; i <= n; ++i) {
       state.history = history_digest(state.history, digest_named("batch", i));
       state.results = results_digest(state.results, digest_named("vote", i));
@@ -47,10 +49,17 @@ class CheckpointBookTest : public testing::Test {
   void deliver_to(std::uint64_t n, std::size_t requests = 1, std::uint64_t bytes = 1) {
     while (delivered_ < n) {
       const CheckpointState state = state_at(++delivered_);
-      book_->delivered(state.n, requests, bytes, state.history, state.table);
+      if (book_->delivered(state.n, requests, bytes, state.history, state.table)) due_.push_back(state.n);
     }
   }
+  // With what executors say of the state.
   void close_to(std::uint64_t n) {
+    for (const Seq due : due_) {
+      if (due.value <= n) book_->settled(due, digest_named("root", due.value));
+    }
+    close_without_roots_to(n);
+  }
+  void close_without_roots_to(std::uint64_t n) {
     for (closed_ = book_->results_through().value; closed_ < n;) {
       ++closed_;
       book_->closed(Seq{closed_}, digest_named("vote", closed_));
@@ -86,6 +95,7 @@ class CheckpointBookTest : public testing::Test {
   std::unique_ptr<CheckpointBook> book_;
   std::uint64_t delivered_ = 0;
   std::uint64_t closed_ = 0;
+  std::vector<Seq> due_;
 };
 
 class CheckpointBookOfTwoTest : public CheckpointBookTest {
@@ -305,6 +315,98 @@ TEST_F(CheckpointBookTest, ALearnerSignsNothingUntilItIsNoneAnyMore) {
   book_->set_silent(false);
   EXPECT_EQ(signed_now(), (Numbers{4, 8}));
   EXPECT_EQ(stable_n(book_->stable()), Seq{4});
+}
+
+// ---- what executors say of the state (docs/protocol.md §6)
+
+TEST_F(CheckpointBookTest, NoneIsSignedBeforeItsRootIsKnown) {
+  deliver_to(8);
+  close_without_roots_to(8);
+  EXPECT_EQ(signed_now(), Numbers{});
+  book_->settled(Seq{8}, digest_named("root", 8));
+  EXPECT_EQ(signed_now(), Numbers{8}) << "whatever becomes of 4";
+  book_->settled(Seq{4}, digest_named("root", 4));
+  ASSERT_EQ(signed_now(), Numbers{4});
+  EXPECT_EQ(book_->own()[0].state, state_at(4));
+  book_->settled(Seq{4}, digest_named("root", 4));
+  EXPECT_EQ(signed_now(), Numbers{});
+}
+
+TEST_F(CheckpointBookTest, ARootMayBeKnownBeforeAllIsClosed) {
+  deliver_to(4);
+  book_->settled(Seq{4}, digest_named("root", 4));
+  EXPECT_EQ(signed_now(), Numbers{});
+  close_without_roots_to(4);
+  EXPECT_EQ(signed_now(), Numbers{4});
+}
+
+TEST_F(CheckpointBookTest, TheRootThatFPlusOneOthersSignedIsTakenOver) {
+  deliver_to(4);
+  close_without_roots_to(4);
+  EXPECT_EQ(hear(3, state_at(4)), Refusal::kNone);
+  EXPECT_EQ(signed_now(), Numbers{}) << "on the word of f";
+  EXPECT_EQ(hear(1, state_at(4)), Refusal::kNone);
+  const CheckpointOutput out = book_->take_output();
+  ASSERT_EQ(out.taken_over.size(), 1u);
+  EXPECT_EQ(out.taken_over[0].n, Seq{4});
+  EXPECT_EQ(out.taken_over[0].root, digest_named("root", 4));
+  ASSERT_EQ(out.send.size(), 1u);
+  EXPECT_EQ(out.send[0].state, state_at(4));
+  EXPECT_EQ(stable_n(out.stable), Seq{4});
+}
+
+TEST_F(CheckpointBookTest, ARootIsTakenOverOnceAllIsClosedHereAsThere) {
+  deliver_to(4);
+  EXPECT_EQ(hear(3, state_at(4)), Refusal::kNone);
+  EXPECT_EQ(hear(1, state_at(4)), Refusal::kNone);
+  EXPECT_EQ(signed_now(), Numbers{});
+  close_without_roots_to(4);
+  EXPECT_EQ(signed_now(), Numbers{4});
+}
+
+TEST_F(CheckpointBookTest, ARootIsNotTakenOverFromThoseWhoSayElseAnotherThing) {
+  deliver_to(4);
+  close_without_roots_to(4);
+  CheckpointState other = state_at(4);
+  other.results.bytes[0] ^= 1;
+  EXPECT_EQ(hear(1, other), Refusal::kNone);
+  other = state_at(4);
+  other.root.bytes[0] ^= 1;
+  EXPECT_EQ(hear(2, other), Refusal::kNone);
+  EXPECT_EQ(hear(3, state_at(4)), Refusal::kNone);
+  const CheckpointOutput out = book_->take_output();
+  EXPECT_TRUE(out.taken_over.empty());
+  EXPECT_TRUE(out.send.empty());
+}
+
+TEST_F(CheckpointBookTest, ACertificateOfAnotherRootThanTheSlotsGaveHereIsRefusedAndReported) {
+  deliver_to(4);
+  close_to(4);
+  CheckpointState other = state_at(4);
+  other.root.bytes[0] ^= 1;
+  EXPECT_EQ(book_->step(certificate(other)), Refusal::kConflict);
+  EXPECT_EQ(memory_.count(EventKind::kConflict, Seq{4}), 1u);
+  EXPECT_EQ(book_->stable(), nullptr);
+}
+
+TEST_F(CheckpointBookTest, SlotsThatContradictTheStableCheckpointAreReported) {
+  ASSERT_EQ(book_->step(certificate(state_at(4))), Refusal::kNone);
+  deliver_to(4);
+  book_->settled(Seq{4}, digest_named("root", 4));
+  EXPECT_EQ(memory_.count(EventKind::kConflict), 0u);
+  book_->settled(Seq{4}, digest_named("another root", 4));
+  EXPECT_EQ(memory_.count(EventKind::kConflict, Seq{4}), 1u);
+}
+
+TEST_F(CheckpointBookTest, FPlusOneNodesWithAnotherRootAreReported) {
+  deliver_to(4);
+  CheckpointState other = state_at(4);
+  other.root.bytes[0] ^= 1;
+  EXPECT_EQ(hear(1, other), Refusal::kNone);
+  EXPECT_EQ(hear(2, other), Refusal::kNone);
+  EXPECT_EQ(memory_.count(EventKind::kConflict), 0u) << "this node cannot tell yet";
+  close_to(4);
+  EXPECT_EQ(memory_.count(EventKind::kConflict, Seq{4}), 1u);
 }
 
 TEST_F(CheckpointBookTest, WhatACertificateHasPassedIsNotSignedAnyMoreAndHoldsNothingUp) {

@@ -88,7 +88,10 @@ struct Node final : Observer {
   void deliver(const Delivery& batch) {
     history = history_digest(history, batch.digest);
     log.append(batch);
-    book.delivered(batch.header->n, batch.requests.size(), 1, history, Digest{});
+    // What executors say of the state is not part of these conversations.
+    if (book.delivered(batch.header->n, batch.requests.size(), 1, history, Digest{})) {
+      book.settled(batch.header->n, Digest{});
+    }
   }
 
   NodeId self;

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -51,8 +52,18 @@ struct Parties {
     cluster.clients.push_back({ClientId{0}, "operator", key_from(3, 0).public_key(), true});
   }
 
+  static crypto::SecretKey slot_secret(SlotId slot, Incarnation incarnation) {
+    return key_from(4, slot.value * 1'000 + incarnation.value);
+  }
   static crypto::PublicKey slot_key(SlotId slot, Incarnation incarnation) {
-    return key_from(4, slot.value * 1'000 + incarnation.value).public_key();
+    return slot_secret(slot, incarnation).public_key();
+  }
+  // `say` stands for the state.
+  [[nodiscard]] ExecCheckpoint exec_checkpoint(SlotId slot, Incarnation incarnation, Seq n,
+                                               const std::string& say) const {
+    ExecCheckpoint out{ServiceId{0}, slot, incarnation, n, reply_digest(as_bytes(say + std::to_string(n.value))), {}};
+    out.signature = slot_secret(slot, incarnation).sign(exec_checkpoint_fields(cluster.id, out));
+    return out;
   }
   [[nodiscard]] Join join(SlotId slot, Incarnation incarnation) const {
     Join out{ServiceId{0}, slot, incarnation, slot_key(slot, incarnation), {}};
@@ -185,6 +196,7 @@ class OversightDesk {
     clear();
     for (const Delivery& batch : order) {
       core->deliver(batch);
+      if (checkpoints.contains(batch.header->n.value)) core->checkpoint_due(batch.header->n);
       core->presume_closed(std::min(batch.header->n, Seq{stable}));
     }
     time.value += 3'600'000 * kMs;
@@ -198,6 +210,20 @@ class OversightDesk {
   }
   Refusal vote(std::uint16_t slot, std::uint64_t n, const std::string& say = "right") {
     const Refusal result = core->step(SlotId{slot}, incarnation(slot), make_vote(slot, n, say));
+    collect();
+    return result;
+  }
+  // A batch that is a checkpoint.
+  std::uint64_t deliver_checkpoint(std::size_t requests = 1) {
+    const std::uint64_t n = deliver(requests);
+    core->checkpoint_due(Seq{n});
+    checkpoints.insert(n);
+    collect();
+    return n;
+  }
+  Refusal say_root(std::uint16_t slot, std::uint64_t n, const std::string& say = "right") {
+    const Refusal result = core->step(SlotId{slot}, incarnation(slot),
+                                      parties.exec_checkpoint(SlotId{slot}, incarnation(slot), Seq{n}, say));
     collect();
     return result;
   }
@@ -230,6 +256,7 @@ class OversightDesk {
     for (auto& w : more.wakes) out.wakes.push_back(std::move(w));
     for (SystemOp& op : more.propose) out.propose.push_back(std::move(op));
     for (auto& c : more.closed) out.closed.push_back(std::move(c));
+    out.roots.insert(out.roots.end(), more.roots.begin(), more.roots.end());
     out.table_changed = out.table_changed || more.table_changed;
   }
   void clear() { out = {}; }
@@ -268,6 +295,7 @@ class OversightDesk {
   OversightOutput out;
   std::vector<std::size_t> requests_of;  // [n - 1]
   std::vector<Delivery> order;           // [n - 1]
+  std::set<std::uint64_t> checkpoints;
   Micros time{1'000'000'000};
 
  private:

@@ -1,4 +1,5 @@
-// ServiceInstance with one executor that asks too much. What else it joins together is run by the simulator.
+// ServiceInstance with one executor that asks too much, and what it tells executors of state. What else it joins
+// together is run by the simulator.
 
 #include "agreement/service_instance.hpp"
 
@@ -22,7 +23,8 @@ class Told final : public Outlet {
   void to_host(HostId, const Message&) override {}
   void to_all_hosts(const Message&) override {}
   void to_client(ClientId, const Message&) override {}
-  bool to_executor(ServiceId, SlotId, Incarnation, const Message& message) override {
+  bool to_executor(ServiceId, SlotId slot, Incarnation, const Message& message) override {
+    all.emplace_back(slot, message);
     if (const auto* orders = std::get_if<Orders>(&message.body)) from.push_back(orders->first_n);
     return true;
   }
@@ -32,16 +34,17 @@ class Told final : public Outlet {
   void sync(ServiceId) override {}
 
   std::vector<Seq> from;
+  std::vector<std::pair<SlotId, Message>> all;
 };
 
-// Slot 0 has joined with batch 1; twelve more batches are ordered.
+// Slots 0 and 1 have joined with batch 1; twelve more batches are ordered.
 class Subscriptions : public ::testing::Test {
  protected:
   Subscriptions() {
     Recovered recovered;
     for (std::uint64_t n = 1; n <= 13; ++n) {
       std::vector<SystemOp> system;
-      if (n == 1) system.push_back(parties.join(SlotId{0}, Incarnation{1}));
+      if (n == 1) system = {parties.join(SlotId{0}, Incarnation{1}), parties.join(SlotId{1}, Incarnation{1})};
       const Delivery batch = make_delivery(Seq{n}, 0, std::move(system));
       recovered.ordered.push_back({Seq{n}, batch_digest(*batch.header), batch.header, {}});
     }
@@ -69,8 +72,83 @@ class Subscriptions : public ::testing::Test {
   Memory observer;
   ServiceInstance instance{parties.cluster, ServiceId{0}, NodeId{0}, parties.node_keys[0], observer, told};
   crypto::Peer executor{crypto::Role::kExecutor, 0, ServiceId{0}, SlotId{0}, Incarnation{1}};
+  crypto::Peer other{crypto::Role::kExecutor, 0, ServiceId{0}, SlotId{1}, Incarnation{1}};
   std::int64_t now = 0;
 };
+
+class State : public Subscriptions {
+ protected:
+  void become_stable(std::uint64_t n) {
+    auto certificate = std::make_shared<StableCertificate>();
+    certificate->state.n = Seq{n};
+    for (std::uint16_t i = 1; i <= 3; ++i) {
+      const Bytes fields = checkpoint_fields(parties.cluster.id, ServiceId{0}, NodeId{i}, certificate->state);
+      certificate->parts.push_back({NodeId{i}, parties.node_keys[i].sign(fields)});
+    }
+    Message message{ServiceId{0}, Stable{certificate}};
+    EXPECT_EQ(instance.step({crypto::Role::kNode, 1}, message), Refusal::kNone);
+    instance.run();
+  }
+  Refusal say(const crypto::Peer& from, Body body) {
+    Message message{ServiceId{0}, std::move(body)};
+    const Refusal refusal = instance.step(from, message);
+    instance.run();
+    return refusal;
+  }
+  // What was told since this was last asked.
+  template <class M>
+  std::vector<std::pair<SlotId, M>> told_of() {
+    std::vector<std::pair<SlotId, M>> out;
+    for (const auto& [slot, message] : std::exchange(told.all, {})) {
+      if (const M* body = std::get_if<M>(&message.body)) out.emplace_back(slot, *body);
+    }
+    return out;
+  }
+};
+
+TEST_F(State, ThatIsStableIsShownToExecutorsWhenTheyComeUpAndWhenItRises) {
+  told.all.clear();
+  become_stable(128);
+  auto shown = told_of<Stable>();
+  ASSERT_THAT(shown, SizeIs(1));
+  EXPECT_EQ(shown[0].first, SlotId{0});
+  EXPECT_EQ(shown[0].second.certificate->state.n, Seq{128});
+  instance.peer_up(other);
+  instance.run();
+  ASSERT_FALSE(told.all.empty());
+  EXPECT_TRUE(std::holds_alternative<Stable>(told.all.front().second.body)) << "before anything else";
+  told.all.clear();
+  become_stable(256);
+  shown = told_of<Stable>();
+  ASSERT_THAT(shown, SizeIs(2));
+  EXPECT_EQ(shown[1].second.certificate->state.n, Seq{256});
+}
+
+TEST_F(State, IsRelayedBetweenExecutors) {
+  const FetchState wish{77, SlotId{1}, Seq{128}, {{2, 5, 16, 100, {}}}, {}};
+  told.all.clear();
+  EXPECT_EQ(say(executor, wish), Refusal::kNotReady) << "slot 1 is not connected";
+  auto answers = told_of<StateParts>();
+  ASSERT_THAT(answers, SizeIs(1));
+  EXPECT_EQ(answers[0].second.ticket, 77u);
+  instance.peer_up(other);
+  EXPECT_EQ(say(executor, wish), Refusal::kNone);
+  const auto questions = told_of<FetchState>();
+  ASSERT_THAT(questions, SizeIs(1));
+  EXPECT_EQ(questions[0].first, SlotId{1});
+  EXPECT_EQ(questions[0].second.wants, wish.wants);
+  const StateParts parts{questions[0].second.ticket, {{2, 5, 16, SharedBytes::copy(std::string_view("object"))}}};
+  EXPECT_EQ(say(executor, parts), Refusal::kNotWanted) << "another slot's to answer";
+  EXPECT_EQ(say(other, parts), Refusal::kNone);
+  answers = told_of<StateParts>();
+  ASSERT_THAT(answers, SizeIs(1));
+  EXPECT_EQ(answers[0].first, SlotId{0});
+  EXPECT_EQ(answers[0].second.ticket, 77u);
+  ASSERT_THAT(answers[0].second.parts, SizeIs(1));
+  EXPECT_EQ(answers[0].second.parts[0].bytes.text(), "object");
+  instance.peer_down(other);
+  EXPECT_EQ(say(executor, wish), Refusal::kNotReady);
+}
 
 TEST_F(Subscriptions, OfASlotAreAnsweredEightTimesPerBodyTimeoutAndTheNewestWaits) {
   for (int i = 0; i < 8; ++i) subscribe(1);
