@@ -35,6 +35,11 @@ void ComplaintWitness::sent(Micros now, const Parcel& parcel) {
     }
     return;
   }
+  if (const auto* word = std::get_if<ExecCheckpoint>(&body); word != nullptr && parcel.to.index < nodes_.size()) {
+    roots_[word->n].insert(word->root);
+    at_node(parcel.to.node()).spoken_of.insert(word->n);
+    return;
+  }
   if (parcel.from.role != crypto::Role::kNode || parcel.from.index >= nodes_.size()) return;
   const NodeId from = parcel.from.node();
   if (const auto* m = std::get_if<Progress>(&body)) {
@@ -93,6 +98,7 @@ void ComplaintWitness::content(Node& node) {
 void ComplaintWitness::delivered(Micros now, NodeId id, Seq n) {
   Node& node = at_node(id);
   node.unclosed.emplace(n, now);
+  node.delivered.emplace(n, now);
   if (node.against_primary && !node.left && !node.goes_on) node.goes_on = now;
 }
 
@@ -103,6 +109,7 @@ void ComplaintWitness::channel(Micros now, NodeId id, SlotId slot, Incarnation i
 void ComplaintWitness::restarted(Micros now, NodeId id) {
   Node& node = at_node(id);
   node.unclosed.clear();
+  node.delivered.clear();
   node.diverged.clear();
   node.saw_trouble = false;
   node.channels.clear();
@@ -161,6 +168,8 @@ void ComplaintWitness::check_sign(Micros now, const Event& event) {
     check_overdue(now, event);
   } else if (event.why == to_string(Sign::kGone)) {
     check_gone(now, event);
+  } else if (event.why == to_string(Sign::kCheckpoint)) {
+    check_checkpoint(now, event);
   } else {
     ghost_.fail("I22 complaints: a sign of no known kind", at(event.node, event.n));
   }
@@ -175,6 +184,20 @@ void ComplaintWitness::check_overdue(Micros now, const Event& event) {
                                  ? std::min(timing_.overdue_floor_ms, timing_.execution_timeout_ms)
                                  : timing_.execution_timeout_ms;
   if (!may_have_passed(now, found->second, from_ms(span), tick_gap_)) fail("I22 complaints: overdue too soon");
+}
+
+// Somebody was told something else of the state than this node, or this node was told nothing for long.
+void ComplaintWitness::check_checkpoint(Micros now, const Event& event) {
+  const Node& node = at_node(event.node);
+  const auto roots = roots_.find(event.n);
+  if (node.spoken_of.contains(event.n) && roots != roots_.end() && roots->second.size() > 1) return;
+  const auto found = node.delivered.find(event.n);
+  if (found != node.delivered.end() &&
+      may_have_passed(now, found->second, from_ms(timing_.execution_timeout_ms), tick_gap_)) {
+    return;
+  }
+  ghost_.fail("I22 complaints: of a checkpoint that no two roots dispute and that is not overdue",
+              at(event.node, event.n));
 }
 
 void ComplaintWitness::check_gone(Micros now, const Event& event) {

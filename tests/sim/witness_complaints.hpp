@@ -53,6 +53,7 @@ class ComplaintWitness {
   struct Node {
     // Of this life:
     std::map<Seq, Micros> unclosed;  // delivered then, and not said to be closed
+    std::map<Seq, Micros> delivered;
     std::map<Seq, Micros> diverged;  // signs of trouble that are open
     bool saw_trouble = false;
     std::map<std::pair<SlotId, Incarnation>, Channel> channels;
@@ -63,12 +64,14 @@ class ComplaintWitness {
     // Of any life:
     std::set<std::pair<SlotId, Incarnation>> dead;  // says their host
     std::vector<Told> told;                         // by sender
+    std::set<Seq> spoken_of;                        // checkpoints whose root some slot told it
     std::map<View, Micros> complained;              // of these, first then
     std::vector<std::pair<View, Micros>> views_left;
   };
 
   void check_sign(Micros now, const Event& event);
   void check_overdue(Micros now, const Event& event);
+  void check_checkpoint(Micros now, const Event& event);
   void check_gone(Micros now, const Event& event);
   void check_complaint(Micros now, const Event& event);
   void progress(Micros now, NodeId from, const agreement::Progress& message);
@@ -87,6 +90,7 @@ class ComplaintWitness {
   const crypto::Timing& timing_;
   Micros tick_gap_;  // the most that a node counts between two ticks
   std::vector<Node> nodes_;
+  std::map<Seq, std::set<Digest>> roots_;  // that any slot told any node
 };
 
 }  // namespace zz::sim

@@ -83,6 +83,22 @@ TEST(ComplaintWitnessTest, I22CatchesAnExecutorThatIsNotGone) {
   }
 }
 
+TEST(ComplaintWitnessTest, I22CatchesACheckpointThatIsNeitherDisputedNorOverdue) {
+  for (const int what : {0, 1, 2, 3, 4}) {
+    Complaint s;
+    s.pass(what == 2 ? 5'000 : 100);
+    const auto root = [&](SlotId slot, NodeId to, std::uint8_t word) {
+      s.parcel(slot_peer(slot), node_peer(to), ExecCheckpoint{{}, slot, Incarnation{1}, Seq{1}, Digest{{word}}, {}});
+    };
+    if (what != 2) root(SlotId{0}, node(what == 4 ? 1 : 0), 1);
+    if (what == 0) root(SlotId{1}, node(0), 2);
+    if (what == 1 || what == 4) root(SlotId{0}, node(1), 2);  // told another node another root
+    if (what == 3) root(SlotId{1}, node(0), 1);
+    s.diverged("checkpoint");
+    EXPECT_THAT(s.violation(), StartsWith(what <= 2 ? "none" : "I22 ")) << what;
+  }
+}
+
 TEST(ComplaintWitnessTest, I22CatchesAWakeWithoutASign) {
   for (const bool trouble : {true, false}) {
     Complaint s;
