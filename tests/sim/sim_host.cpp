@@ -89,6 +89,8 @@ void SimHost::end_guest() {
   if (executor_) {
     executor_.reset();
     service_.reset();
+    fetcher_.reset();
+    source_.reset();
     store_.reset();
     network_.party_down(slot_party());
   }
@@ -192,7 +194,15 @@ void SimHost::begin_duty() {
   service_ = std::make_unique<execution::InProcessAdapter>(
       std::make_unique<execution::KvService>(), *store_,
       execution::InProcessAdapter::Options{{}, kernel_.cluster.limits.op_bytes_max},
-      [this](const std::vector<execution::state::Want>& wants) { want_state(wants); });
+      [this](const std::vector<execution::state::Want>& wants) { fetcher_->want(wants); });
+  execution::StateFetcherConfig fetching;
+  fetching.self = slot_;
+  fetching.f = config.f;
+  fetching.g = config.g;
+  fetcher_ = std::make_unique<execution::StateFetcher>(fetching, *store_);
+  fetcher_->tick(kernel_.now);
+  source_ = std::make_unique<execution::StateSource>(
+      execution::StateSource::Options{slot_, static_cast<std::uint32_t>(kernel_.parties.nodes)}, *store_);
   state_ = 0;
   witnessed_ = Seq{};
   states_.clear();
@@ -206,18 +216,21 @@ void SimHost::slot_tick(const Happening& happening) {
   if (!executor_ || guest_->incarnation.value != happening.number) return;
   kernel_.after(kSlotTick, {Happening::Kind::kSlotTick, slot_.value, 0, happening.number, nullptr});
   executor_->tick(kernel_.now);
+  fetcher_->tick(kernel_.now);
   slot_turn();
 }
 
 void SimHost::slot_node_up(Party node) {
   if (!executor_) return;
   executor_->node_up(NodeId{node});
+  fetcher_->node_up(NodeId{node});
   slot_turn();
 }
 
 void SimHost::slot_node_down(Party node) {
   if (!executor_) return;
   executor_->node_down(NodeId{node});
+  fetcher_->node_down(NodeId{node});
   slot_turn();
 }
 
@@ -235,6 +248,10 @@ void SimHost::deliver_to_slot(Party node, const MessagePtr& message) {
     refusal = executor_->step(from, *fetch);
   } else if (const auto* stable = std::get_if<agreement::Stable>(&message->body)) {
     refusal = executor_->step(from, *stable);
+  } else if (const auto* wish = std::get_if<agreement::FetchState>(&message->body)) {
+    refusal = give_state(from, *wish);
+  } else if (const auto* parts = std::get_if<agreement::StateParts>(&message->body)) {
+    refusal = fetcher_->step(from, *parts);
   }
   if (refusal != Refusal::kNone) kernel_.refusals.add(refusal);
   slot_turn();
@@ -286,11 +303,44 @@ void SimHost::slot_turn() {
   // First what the last step led to: the state may be another one.
   for (bool first = true;; first = false) {
     const ExecutorOutput out = executor_->take_output();
-    if (out.empty() && !first) return;
+    const bool arrived = fetch_state();
+    if (out.empty() && !arrived && !first) return;
     carry_out(out);
     if (!executor_) return;
     run_service();
   }
+}
+
+// True: something came that the slot waits for.
+bool SimHost::fetch_state() {
+  source_->sent();
+  execution::StateFetcherOutput out = fetcher_->take_output();
+  for (auto& [node, wish] : out.ask) {
+    kernel_.count("slot.state-asked");
+    send_from_slot(node.value, std::move(wish));
+  }
+  if (out.complete) kernel_.count("slot.state-whole");
+  if (out.stale) {
+    kernel_.count("slot.state-stale");
+    executor_->start_over();
+  }
+  if (!out.arrived) return false;
+  executor_->supplied();
+  service_->supplied();
+  return true;
+}
+
+// A slot that lies about its replies gives wrong state, and one that is silent gives none.
+Refusal SimHost::give_state(NodeId from, const agreement::FetchState& wish) {
+  execution::StateSource::Answer answer = source_->answer(from, wish, executor_->snapshot_of(wish.n));
+  const bool lies = vice_ == SlotVice::kWrong || (vice_ == SlotVice::kSometimesWrong && chance(prng_, 3));
+  if (lies && !answer.parts.parts.empty()) {
+    kernel_.count("byzantine-slot.wrong-state");
+    SharedBytes& bytes = answer.parts.parts[prng_.below(answer.parts.parts.size())].bytes;
+    bytes = falsify(bytes);
+  }
+  if (vice_ != SlotVice::kSilent) send_from_slot(from.value, std::move(answer.parts));
+  return answer.refusal;
 }
 
 void SimHost::carry_out(const ExecutorOutput& out) {
@@ -300,12 +350,14 @@ void SimHost::carry_out(const ExecutorOutput& out) {
   }
   if (out.adopted) {
     kernel_.count("slot.adopted");
+    fetcher_->begin(out.adopted->state.n);
     service_->replaced([](const Result<void>&) {});
     witnessed_ = out.adopted->state.n;
     if (!vice_) kernel_.witness->adopted(slot_, guest_->incarnation, witnessed_);
     state_ = first_of(out.adopted->state.root);
   }
-  want_state(out.wants);
+  fetcher_->want(out.wants);
+  if (out.stable && fetcher_->active()) fetcher_->rebase(out.stable->certificate->state.n);
   for (const auto& at : out.subscribe) send_from_slot(at.to.value, at.subscribe);
   for (const auto& again : out.votes_again) {
     for (const auto& vote : again.votes) send_vote(vote, again.to);
@@ -323,12 +375,6 @@ void SimHost::carry_out(const ExecutorOutput& out) {
   if (vice_ == SlotVice::kSilent) return;
   for (const auto& to : out.replies) send_from_slot(to.to.value, to.replies);
   for (const auto& checkpoint : out.checkpoints) send_checkpoint(checkpoint);
-}
-
-// Where what is absent leaves for the others. What comes back goes into the store; then Executor::supplied() and
-// InProcessAdapter::supplied().
-void SimHost::want_state(const std::vector<execution::state::Want>& wants) {
-  if (!wants.empty()) kernel_.count("slot.state-wanted", wants.size());
 }
 
 // A slot that lies about its replies, lies about its state too.

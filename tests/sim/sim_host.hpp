@@ -13,6 +13,8 @@
 #include "execution/in_process_adapter.hpp"
 #include "execution/kv_service.hpp"
 #include "execution/state/object_store.hpp"
+#include "execution/state_fetcher.hpp"
+#include "execution/state_source.hpp"
 #include "tests/sim/kernel.hpp"
 #include "tests/sim/network.hpp"
 #include "tests/sim/plan.hpp"
@@ -78,7 +80,8 @@ class SimHost final : public Observer {
   void after_executing(bool ran);
   void digest_until(Seq n);
   void carry_out(const execution::ExecutorOutput& out);
-  void want_state(const std::vector<execution::state::Want>& wants);
+  Refusal give_state(NodeId from, const agreement::FetchState& wish);
+  bool fetch_state();
   void send_checkpoint(const execution::ExecutorOutput::CheckpointTo& checkpoint);
   void send_vote(const execution::ExecutorOutput::VotePtr& vote, std::optional<NodeId> to);
   void send_from_slot(Party node, agreement::Body body);
@@ -100,6 +103,8 @@ class SimHost final : public Observer {
   std::unique_ptr<execution::state::ObjectStore> store_;
   std::unique_ptr<execution::Executor> executor_;
   std::unique_ptr<execution::InProcessAdapter> service_;
+  std::unique_ptr<execution::StateFetcher> fetcher_;
+  std::unique_ptr<execution::StateSource> source_;
   std::uint64_t deceived_ = 0;  // bit per node that gets false votes
 
   // What the executor has done, for the witness: a digest that chains every operation run and its reply, and begins at
