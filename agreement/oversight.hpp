@@ -112,8 +112,8 @@ class Oversight final : public SystemRules {
   // f+1 other nodes, or a stable certificate, stand for this S of the checkpoint n: one of them is correct, and had
   // g+1 equal EXEC-CHECKPOINTs.
   void confirm_root(Seq n, const Digest& root);
-  // The slot wants the order from here on. An incarnation's first wish says which stable checkpoint it began with; it
-  // will not vote for what lies before, and agrees with all of it once it is stable here too.
+  // The slot wants the order from here on. Before an incarnation's first vote this says which stable checkpoint it
+  // begins with; it will not vote for what lies before, and agrees with all of it once it is stable here too.
   void subscribed(SlotId slot, Incarnation incarnation, Seq from);
   Refusal step(const Suspect& suspect);  // any node's channel; signature checked here
   Refusal step(const Join& join);        // signature checked here

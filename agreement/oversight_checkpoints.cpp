@@ -128,7 +128,7 @@ void Oversight::State::presume_roots(Seq n) {
 void Oversight::State::on_subscribe(SlotId slot, Incarnation incarnation, Seq from) {
   if (from.value <= 1 || !table.is_current(slot, incarnation)) return;
   SlotWatch& watch = at(slot);
-  if (std::exchange(watch.subscribed, true) || book.last_vote(slot).value != 0) return;
+  if (book.has_voted(slot) || !watch.ahead.empty()) return;
   watch.began_at = Seq{from.value - 1};
   presume_roots(presumed_through);
 }

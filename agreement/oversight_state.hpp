@@ -55,7 +55,6 @@ struct SlotWatch {
   std::size_t ahead_digests = 0;
   std::map<Seq, Digest> roots_ahead;  // EXEC-CHECKPOINTs likewise
 
-  bool subscribed = false;
   Seq began_at;  // it began with the state after this batch, not known to be stable here yet; 0 = no
 
   // Outlives incarnations: the newest join heard of that is not ordered yet.

@@ -102,7 +102,9 @@ class VoteBook {
 
   [[nodiscard]] Seq last_opened() const { return Seq{digests_.size()}; }
   [[nodiscard]] Seq closed_through() const { return closed_through_; }
+  // Where it began counts as its first vote.
   [[nodiscard]] Seq last_vote(SlotId slot) const { return last_vote_[slot.value]; }
+  [[nodiscard]] bool has_voted(SlotId slot) const { return last_vote_[slot.value] > began_at_[slot.value]; }
   // True for 0 and presumed ones too. Requires n <= last_opened().
   [[nodiscard]] bool is_closed(Seq n) const;
   // The digest that closed n; nothing while it is open or only presumed closed.

@@ -341,6 +341,21 @@ TEST_F(OversightRoots, ABeginningCountsOnceItIsStableHereToo) {
   EXPECT_EQ(desk.said(0)->agreeing, slot_list({1, 2}));
 }
 
+TEST_F(OversightRoots, AnotherBeginningCountsAsLongAsThereIsNoVote) {
+  std::uint64_t n = closed_checkpoint(desk);
+  desk.up(2);
+  desk.core->subscribed(SlotId{2}, Incarnation{1}, Seq{1});  // it has not heard of the checkpoint yet
+  desk.core->subscribed(SlotId{2}, Incarnation{1}, Seq{n + 1});
+  desk.core->presume_closed(Seq{n});
+  n = closed_checkpoint(desk);
+  desk.core->subscribed(SlotId{2}, Incarnation{1}, Seq{n + 1});  // it was still loading
+  desk.core->presume_closed(Seq{n});
+  desk.down(0);
+  desk.pass(desk.parties.cluster.timing.gone_ms + 50);
+  ASSERT_TRUE(desk.said(0).has_value());
+  EXPECT_EQ(desk.said(0)->agreeing, slot_list({1, 2}));
+}
+
 TEST_F(OversightRoots, ABeginningIsNoExcuseForWhoHasVoted) {
   desk.core->subscribed(SlotId{0}, Incarnation{1}, Seq{2});
   desk.up(2);
