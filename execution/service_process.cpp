@@ -179,25 +179,31 @@ struct ServiceProcess::State {
   void watch(const std::shared_ptr<State>& self) {
     pidfd.async_wait(boost::asio::posix::stream_descriptor::wait_read, [self](const boost::system::error_code& error) {
       if (error || !self->running) return;
-      self->reap();
+      // Asio hands a descriptor that is new what an old one in its place had become ready for.
+      if (!self->reap(WNOHANG)) return self->watch(self);
       // It may end the ServiceProcess, and with it itself.
       if (const Exited call = std::exchange(self->exited, nullptr)) call(self->why);
     });
   }
 
-  void reap() {
+  // False: it has not ended yet, which only WNOHANG finds.
+  bool reap(int flags) {
     int status = 0;
-    while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
+    pid_t got = -1;
+    while ((got = waitpid(pid, &status, flags)) < 0 && errno == EINTR) {
     }
+    if (got == 0) return false;
     running = false;
     good = WIFEXITED(status) && WEXITSTATUS(status) == 0;
     why = describe_end(status);
     // Closed by a successful exec; otherwise it brings the reason.
     int number = 0;
     was_run = read(report.value, &number, sizeof number) != sizeof number;
-    if (!was_run) why = "could not be run: " + error_text(number);
+    if (!was_run) why = "cannot run \"" + program + "\": " + error_text(number);
+    return true;
   }
 
+  std::string program;
   pid_t pid = -1;
   bool running = false;
   bool good = false;
@@ -226,6 +232,7 @@ Result<std::unique_ptr<ServiceProcess>> ServiceProcess::start(boost::asio::io_co
   launch.null_fd = null.value;
   auto state = std::make_shared<State>(loop, std::move(exited));
   state->report.value = ends[0];
+  state->program = launch.argv[0];
   {
     const Fd child_end(ends[1]);
     launch.report_fd = child_end.value;
@@ -252,7 +259,7 @@ void ServiceProcess::kill() {
 
 ServiceProcess::~ServiceProcess() {
   kill();
-  if (state_->running) state_->reap();
+  if (state_->running) state_->reap(0);
   boost::system::error_code ignored;
   state_->pidfd.close(ignored);
 }

@@ -51,7 +51,7 @@ struct ServiceCommand {
 class ServiceProcess {
  public:
   // `why` says how the process ended, fit for people ("exited with status 1", "was killed by signal 11 (…)"). A program
-  // that could not be run ends too: "could not be run: No such file or directory".
+  // that cannot be run ends too: "cannot run \"…\": No such file or directory".
   using Exited = std::function<void(const std::string& why)>;
 
   // Does not wait for the program to be loaded: it may stand in a state that is to be fetched. `exited` is called once,

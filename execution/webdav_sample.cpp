@@ -17,7 +17,8 @@ constexpr const char* kDavModule = "/usr/lib/nginx/modules/ngx_http_dav_ext_modu
 
 // Paths are relative to the slot's working directory, which is given as the prefix; listen.conf, next to it, is
 // written by the command because nginx reads no environment. No dates, tags, versions or ports in replies: they
-// differ by replica.
+// differ by replica. Bodies are gathered in the state, since from another file system nginx would copy them, with the
+// time of the machine.
 constexpr const char* kConfiguration = R"(load_module /usr/lib/nginx/modules/ngx_http_dav_ext_module.so;
 daemon off;
 master_process off;
@@ -38,7 +39,7 @@ http {
     text/plain txt;
   }
   client_max_body_size 8m;
-  client_body_temp_path tmp/body;
+  client_body_temp_path state/tmp;
   proxy_temp_path tmp/proxy;
   fastcgi_temp_path tmp/fastcgi;
   uwsgi_temp_path tmp/uwsgi;
@@ -77,7 +78,7 @@ Result<WebService> make_webdav_sample(const std::string& dir) {
   if (access(kDavModule, R_OK) != 0)
     return Error{std::string("there is no ") + kDavModule + ": install Debian's libnginx-mod-http-dav-ext"};
   const fs::path root(dir);
-  for (const fs::path& path : {root, root / "files"}) {
+  for (const fs::path& path : {root, root / "files", root / "tmp"}) {
     if (auto made = make_directory(path); !made) return Error{made.error()};
   }
   std::ofstream file(root / "nginx.conf");

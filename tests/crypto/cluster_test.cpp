@@ -48,6 +48,8 @@ ClusterFile sample(std::uint32_t f, std::uint32_t g) {
   web.http.reply_headers = {"X-Thing"};
   web.http.drop_body_patterns = {"id=[0-9]+\\.", "<date>.*</date>"};
   web.http.request_timeout_ms = 1234;
+  web.http.on_wake = OnWake::kReload;
+  web.http.reload = {"/bin/kill", "-HUP", "$PID"};
   cluster.services.push_back(web);
   ServiceEntry kv;
   kv.id = ServiceId{1};
@@ -248,6 +250,12 @@ TEST_F(ClusterFiles, AnAdapterGetsOnlyWhatItUses) {
               EndsWith("service \"kv\": only the http adapter can have a gateway"));
   EXPECT_THAT(error_with("\"id=[0-9]+\\\\.\"", "\"id=[0-9\""),
               HasSubstr("drop_body_patterns: \"id=[0-9\" is not a regular expression"));
+  EXPECT_THAT(error_with("on_wake = \"reload\"", "on_wake = \"reboot\""),
+              HasSubstr("[service.http] on_wake must be none, reload or restart"));
+  EXPECT_THAT(error_with("reload = [\"/bin/kill\", \"-HUP\", \"$PID\"]", "reload = []"),
+              EndsWith("service \"web\": on_wake = \"reload\" needs a reload command"));
+  EXPECT_THAT(error_with("on_wake = \"reload\"", "on_wake = \"restart\""),
+              EndsWith("service \"web\": a reload command is for on_wake = \"reload\" only"));
   EXPECT_THAT(error_with("X-Thing", "X Thing"), EndsWith("reply_headers: \"X Thing\" is not a header name"));
 }
 

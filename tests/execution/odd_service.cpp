@@ -6,18 +6,25 @@
 // target: /count answers how many requests it has had; /hang never answers; /crash ends the process; /close closes
 // without an answer; /garbage answers no HTTP; /close-after answers, keeps the connection by its word and closes it;
 // /chunked answers in chunks; /until-close ends its body by closing; /early answers 413 before it reads the body;
-// /interim sends 103 first; /half stops in the middle of its body and closes; everything else echoes the request it
+// /write appends a line to $STATE/log and answers how many lines it has; /write-crash, /write-hang and /write-close
+// append and then do as their names say; /map changes $STATE/map through a shared mapping that it keeps; /state gives
+// what is in $STATE/log; /interim sends 103 first; /half stops in the middle of its body and closes; everything else echoes the request it
 // got.
 
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <netinet/in.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
+#include <iterator>
 #include <string>
 #include <thread>
 
@@ -40,10 +47,42 @@ std::string plain(const std::string& body, const std::string& status = "200 OK")
          body;
 }
 
+std::string state_file(const char* name) { return std::string(std::getenv("STATE")) + "/" + name; }
+
+std::string read_log() {
+  std::ifstream file(state_file("log"));
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+void append_to_log() { std::ofstream(state_file("log"), std::ios::app) << "line\n"; }
+
+// In the page cache alone until somebody asks the kernel for it.
+void change_map() {
+  static char* const map = [] {
+    const int file = open(state_file("map").c_str(), O_RDWR | O_CREAT, 0644);
+    if (file < 0 || ftruncate(file, 100'000) != 0) std::abort();
+    return static_cast<char*>(mmap(nullptr, 100'000, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0));
+  }();
+  for (std::size_t at = 0; at < 100'000; at += 5'000) ++map[at];
+}
+
 // False when the connection is to be closed.
 bool answer(int fd, const std::string& target, const std::string& request) {
   const auto is = [&target](const char* name) { return target == name; };
-  if (is("/crash")) std::abort();
+  if (target.starts_with("/write")) append_to_log();
+  if (is("/map")) change_map();
+  if (is("/write")) {
+    const std::string log = read_log();
+    send_all(fd, plain(std::to_string(std::count(log.begin(), log.end(), '\n'))));
+  }
+  if (is("/state")) send_all(fd, plain(read_log()));
+  if (is("/map")) send_all(fd, plain("mapped"));
+  if (is("/write") || is("/state") || is("/map")) return true;
+  if (is("/write-close")) return false;
+  if (is("/write-hang")) {
+    for (;;) pause();
+  }
+  if (is("/crash") || is("/write-crash")) std::abort();
   if (is("/hang")) {
     for (;;) pause();
   }
