@@ -12,10 +12,10 @@
 //     service did and nothing else. Parts may be supplied.
 //  2. Of a head that was replaced the service sees and changes nothing before replaced() (FileSystem's invariant 4).
 //
-// Threads: all functions on the loop's, without `head`. `head` is the mutex of the store's head: the mount's thread takes
-// it for each operation of the service, and so does everybody else around whatever of the store is not marked "beside"
-// (the executor's step, tick, next_invocation and complete; supply; snapshot; adopt). Nobody keeps it while he waits or
-// reads a disk at length. settle() waits on a thread of its own.
+// Threads: all functions on the loop's, without `head`. `head` is the mutex of the store's head: the mount's thread
+// takes it for each operation of the service, and so does everybody else around whatever of the store is not marked
+// "beside" (the executor's step, tick, next_invocation and complete; supply; snapshot; adopt). Nobody keeps it while he
+// waits or reads a disk at length. settle() waits on a thread of its own.
 
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/io_context.hpp>

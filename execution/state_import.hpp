@@ -6,8 +6,8 @@
 // zero, one owner. Regular files and directories; anything else is an error that names it. A hard link becomes a file
 // of its own.
 //
-// Blocks for the reads of the directory that a step makes. Takes `head` for each change, so nobody who calls it may hold
-// it.
+// Blocks for the reads of the directory that a step makes. Takes `head` for each change, so nobody who calls it may
+// hold it.
 
 #include <filesystem>
 #include <fstream>

@@ -13,8 +13,8 @@
 //     reads, listings, holds, releases, nor on what of the store is present.
 //  2. An outcome that is not ok() changed nothing. With `missing` the same call does the rest once the store has it.
 //  3. Every inode in the state is reached from the root; a file's links are the entries that name it.
-//  4. Once the head was replaced, every operation is ESTALE until replaced(): nobody's next write goes into a state that
-//     it does not know.
+//  4. Once the head was replaced, every operation is ESTALE until replaced(): nobody's next write goes into a state
+//     that it does not know.
 //  5. Nothing in the state makes an operation crash or loop: what is not as it must be is EIO, and counted.
 //
 // Permissions are the caller's (the kernel's default_permissions); names are bytes without '/' and NUL.

@@ -8,8 +8,8 @@
 // /chunked answers in chunks; /until-close ends its body by closing; /early answers 413 before it reads the body;
 // /write appends a line to $STATE/log and answers how many lines it has; /write-crash, /write-hang and /write-close
 // append and then do as their names say; /map changes $STATE/map through a shared mapping that it keeps; /state gives
-// what is in $STATE/log; /interim sends 103 first; /half stops in the middle of its body and closes; everything else echoes the request it
-// got.
+// what is in $STATE/log; /interim sends 103 first; /half stops in the middle of its body and closes; everything else
+// echoes the request it got.
 
 #include <arpa/inet.h>
 #include <fcntl.h>

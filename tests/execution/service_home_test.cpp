@@ -6,6 +6,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cstdio>
+#include <cstdlib>
 #include <fstream>
 
 #include "execution/state_import.hpp"
@@ -178,6 +180,38 @@ TEST(ServiceHome, WhatAMappingHoldsIsInTheStateWhenTheReplyCounts) {
     before = a.root();
     ASSERT_EQ(before, b.root());
   }
+}
+
+// What a home costs: ZZ_WEBDAV_ROUNDS rounds of PUT, GET, PROPFIND, MOVE and DELETE on either kind of directory.
+TEST(ServiceHome, CostsOfWebdavAgainstAPlainDirectory) {
+  const char* const text = std::getenv("ZZ_WEBDAV_ROUNDS");
+  if (text == nullptr) GTEST_SKIP() << "a measurement: set ZZ_WEBDAV_ROUNDS";
+  const int rounds = std::atoi(text);
+  const auto micros = [&](const std::function<std::string(const SharedBytes&)>& call) {
+    const Header to{"Destination", "http://example.org/moved"};
+    for (int i = 0; i < 20; ++i) call(operation(http::verb::put, "/kept" + std::to_string(i), std::string(9'000, 'k')));
+    const auto begin = Clock::now();
+    for (int i = 0; i < rounds; ++i) {
+      const std::string name = "/f" + std::to_string(i % 50);
+      EXPECT_THAT(call(operation(http::verb::put, name, std::string(20'000, 'v'))), StartsWith("HTTP/1.1 20"));
+      EXPECT_THAT(call(operation(http::verb::get, name)), StartsWith("HTTP/1.1 200"));
+      EXPECT_THAT(call(operation(http::verb::get, "/kept" + std::to_string(i % 20))), StartsWith("HTTP/1.1 200"));
+      EXPECT_THAT(call(operation(http::verb::propfind, "/", "", {{"Depth", "1"}})), StartsWith("HTTP/1.1 207"));
+      EXPECT_THAT(call(operation(http::verb::move, name, "", {to})), StartsWith("HTTP/1.1 20"));
+      EXPECT_THAT(call(operation(http::verb::delete_, "/moved")), StartsWith("HTTP/1.1 204"));
+    }
+    return std::chrono::duration<double, std::micro>(Clock::now() - begin).count() / (6.0 * rounds);
+  };
+  TempDir dir;
+  const HttpAdapterConfig config = webdav(dir);
+  Driven plain(config);
+  ASSERT_EQ(plain.start(), "");
+  Slot slot(config);
+  ASSERT_EQ(slot.start(), "");
+  SKIP_WITHOUT_FUSE(slot);
+  const double before = micros([&](const SharedBytes& op) { return plain.call(op); });
+  const double after = micros([&](const SharedBytes& op) { return slot.call(op); });
+  std::printf("plain directory %.0f us a request, in the store %.0f us: %.2f times\n", before, after, after / before);
 }
 
 // ---- requests that end the service -------------------------------------------------------------------------------
