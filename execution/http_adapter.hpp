@@ -65,7 +65,8 @@ class HttpAdapter final : public Adapter {
   // and the service started on what the head is now. Calls back when it accepts; not for a call that another follows
   // before that. After start() has called back; requires a store in use.
   void replaced(Started done) override;
-  // The machine was resumed: does what on_wake says (a state that was replaced as well needs no more than replaced()).
+  // The machine was resumed: does what on_wake says (a state that was replaced as well needs no more than replaced(),
+  // before whose end this calls nobody back any more).
   void woken(Started done);
   // $STATE is: false before start() and without FUSE.
   [[nodiscard]] bool state_is_in_store() const override;

@@ -19,8 +19,8 @@ struct WebService {
 };
 
 // Makes directory `dir` (its parent must exist) with the initial state: nginx.conf, the empty web root files/ and tmp/
-// for bodies that come. GET, HEAD, PUT, DELETE, MKCOL, COPY, MOVE, OPTIONS and PROPFIND work on the whole tree; bodies up to 8 MiB. `dir`
-// must be absolute. An error names the package that is missing.
+// for bodies that come. GET, HEAD, PUT, DELETE, MKCOL, COPY, MOVE, OPTIONS and PROPFIND work on the whole tree; bodies
+// up to 8 MiB. `dir` must be absolute. An error names the package that is missing.
 Result<WebService> make_webdav_sample(const std::string& dir);
 
 }  // namespace zz::execution
