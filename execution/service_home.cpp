@@ -88,12 +88,21 @@ void ServiceHome::set_time(Micros agreed) {
 }
 
 bool ServiceHome::keep() {
-  const std::lock_guard lock(*store_.head);
-  kept_.reset();
-  // As much as a request leaves behind, so that its snapshot's place is free for the next.
-  store_.objects->reclaim_some(kReclaimNodes);
-  if (auto snapshot = store_.objects->snapshot()) kept_ = std::move(*snapshot);
-  return kept_ != nullptr;
+  std::vector<state::Want> wants;
+  {
+    const std::lock_guard lock(*store_.head);
+    kept_.reset();
+    // As much as a request leaves behind, so that its snapshot's place is free for the next.
+    store_.objects->reclaim_some(kReclaimNodes);
+    if (auto snapshot = store_.objects->snapshot()) {
+      kept_ = std::move(*snapshot);
+      return true;
+    }
+    // There is none of a state that is known by its digest alone, and perhaps the service has not looked at it yet.
+    if (!std::exchange(has_asked_, true)) wants = files_.stat(statefs::kRootInode).missing;
+  }
+  if (!wants.empty() && store_.on_missing) store_.on_missing(wants);
+  return false;
 }
 
 void ServiceHome::forget() { kept_.reset(); }
@@ -144,6 +153,7 @@ asio::awaitable<Result<void>> ServiceHome::settle() {
 // ---- the state from elsewhere ----------------------------------------------------------------------------------
 
 void ServiceHome::supplied() {
+  has_asked_ = false;
   if (mount_) mount_->supplied();
 }
 
@@ -151,6 +161,7 @@ void ServiceHome::replaced() {
   ZZ_ASSERT(!mount_);
   const std::lock_guard lock(*store_.head);
   kept_.reset();
+  has_asked_ = false;
   files_.replaced();
 }
 

@@ -88,6 +88,7 @@ class ServiceHome {
   const std::string path_;
   statefs::FileSystem files_;
   state::Snapshot kept_;
+  bool has_asked_ = false;                      // keep() has, since something was supplied
   std::chrono::microseconds waited_before_{0};  // on mounts that are gone
   std::shared_ptr<char> alive_ = std::make_shared<char>();
   std::mutex settling_mutex_;

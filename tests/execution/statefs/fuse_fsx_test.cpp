@@ -191,7 +191,9 @@ TEST(FuseFsx, FilesOfTheStateHoldWhatWasWrittenHoweverItWas) {
   for (std::uint64_t i = 0; i < operations(); ++i) {
     if (i % 512 == 0) mounted.set_time(static_cast<std::int64_t>(i) * 1'000);
     ASSERT_TRUE((i % 2 == 0 ? one : other).step()) << i;
-    if (i % 1'024 == 0) ASSERT_TRUE(mounted.mount->settle().ok());
+    if (i % 1'024 == 0) {
+      ASSERT_TRUE(mounted.mount->settle().ok());
+    }
   }
   EXPECT_TRUE(one.is_all_right());
   EXPECT_TRUE(other.is_all_right());

@@ -546,9 +546,11 @@ TEST_P(FusePosix, HoldsOnTheStateFileSystemInAgreedTime) {
   EXPECT_EQ(mounted.files->fs.counters().damaged, 0u);
 }
 
-INSTANTIATE_TEST_SUITE_P(Tables, FusePosix, ::testing::Values(&kNames, &kInodes, &kPermissions), [](const auto& info) {
-  return info.param == &kNames ? "Names" : info.param == &kInodes ? "Inodes" : "Permissions";
-});
+std::string name_of(const ::testing::TestParamInfo<const std::vector<Case>*>& table) {
+  if (table.param == &kNames) return "Names";
+  return table.param == &kInodes ? "Inodes" : "Permissions";
+}
+INSTANTIATE_TEST_SUITE_P(Tables, FusePosix, ::testing::Values(&kNames, &kInodes, &kPermissions), name_of);
 
 }  // namespace
 }  // namespace zz::execution::statefs::testing
