@@ -333,6 +333,7 @@ TEST(ServiceHome, AStateThatComesWhileARequestWaitsEndsThatRequest) {
   Slot woken(odd_service());
   ASSERT_EQ(woken.start(), "");
   ASSERT_EQ(woken.adopt(first), "");
+  EXPECT_THAT(woken.get("/count"), EndsWith("\r\n\r\n1"));
   woken.source = nullptr;
   bool is_answered = false;
   woken.driven->adapter->execute({Seq{9}, Micros{9}, Digest{}, ClientId{0}, operation(http::verb::get, "/write")},
@@ -356,7 +357,7 @@ TEST(ServiceHome, AServiceCannotWriteIntoAStateThatReplacedItsOwn) {
     slot.store->revert(agreed);
   }
   // The driver was not quick enough: the service runs on.
-  EXPECT_THAT(slot.get("/write"), EndsWith("\r\n\r\n0")) << "it can read and write nothing";
+  EXPECT_EQ(slot.get("/write"), kNoAnswer) << "it can read and write nothing, and does not bear that";
   EXPECT_EQ(slot.root(), *state::ObjectStore::root(agreed));
   ASSERT_EQ(slot.replaced(), "");
   EXPECT_THAT(slot.get("/write"), EndsWith("\r\n\r\n2"));
@@ -415,7 +416,10 @@ TEST(ServiceHome, WithoutFuseTheStateIsAPlainDirectoryAndThatIsSaid) {
   const auto run = [] {
     if (::setgid(65'534) != 0 || ::setuid(65'534) != 0) ::_exit(1);
     Slot slot(odd_service());
-    if (!slot.start().empty()) ::_exit(2);
+    if (const std::string error = slot.start(); !error.empty()) {
+      std::fprintf(stderr, "%s\n", error.c_str());
+      ::_exit(2);
+    }
     if (slot.driven->warned.find("/dev/fuse: Permission denied; so its state is a plain directory") ==
         std::string::npos)
       ::_exit(3);
