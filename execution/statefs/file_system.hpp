@@ -75,7 +75,7 @@ struct Change {
   std::optional<std::uint32_t> uid, gid;
   std::optional<std::uint64_t> size;
   bool accessed_now = false, modified_now = false;  // the agreed time
-  std::optional<Time> accessed, modified;           // as the service names them
+  std::optional<Time> modified;                     // as the service names it
 };
 
 enum class RenameMode : std::uint8_t { kReplace, kNoReplace, kExchange };

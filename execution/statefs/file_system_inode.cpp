@@ -51,7 +51,6 @@ AttributesOutcome FileSystem::change(Inode inode, const Change& change) {
   record->gid = change.gid.value_or(record->gid);
   if (change.accessed_now) record->accessed = now_;
   if (change.modified_now) record->modified = now_;
-  record->accessed = change.accessed.value_or(record->accessed);
   record->modified = change.modified.value_or(record->modified);
   record->changed = now_;
   store(tx, inode, *record);

@@ -295,11 +295,8 @@ void setattr(fuse_req_t request, fuse_ino_t inode, struct stat* to, int what, fu
   if ((what & FUSE_SET_ATTR_UID) != 0) change.uid = to->st_uid;
   if ((what & FUSE_SET_ATTR_GID) != 0) change.gid = to->st_gid;
   if ((what & FUSE_SET_ATTR_SIZE) != 0) change.size = static_cast<std::uint64_t>(to->st_size);
-  if ((what & FUSE_SET_ATTR_ATIME_NOW) != 0) {
-    change.accessed_now = true;
-  } else if ((what & FUSE_SET_ATTR_ATIME) != 0) {
-    change.accessed = from_timespec(to->st_atim);
-  }
+  // Also where the service names one: it is its own clock's as a rule (nginx after a COPY, cp -p, touch -r).
+  change.accessed_now = (what & (FUSE_SET_ATTR_ATIME | FUSE_SET_ATTR_ATIME_NOW)) != 0;
   if ((what & FUSE_SET_ATTR_MTIME_NOW) != 0) {
     change.modified_now = true;
   } else if ((what & FUSE_SET_ATTR_MTIME) != 0) {

@@ -540,7 +540,7 @@ TEST_P(FusePosix, HoldsOnTheStateFileSystemInAgreedTime) {
   std::int64_t seconds = 1'700'000'000;
   run(*GetParam(), mounted.dir.path.string(), "state file system", [&] {
     return ScriptClock{[&] { mounted.set_time(++seconds * 1'000'000); },
-                       [&](const timespec& time) { return time.tv_sec == seconds && time.tv_nsec == 0; }};
+                       [&](const timespec& time) { return time.tv_sec == seconds && time.tv_nsec == 0; }, false};
   });
   const std::lock_guard lock(mounted.head);
   EXPECT_EQ(mounted.files->fs.counters().damaged, 0u);

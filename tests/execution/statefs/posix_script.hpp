@@ -34,6 +34,7 @@ namespace zz::execution::statefs::testing {
 struct ScriptClock {
   std::function<void()> advance;
   std::function<bool(const timespec&)> is_now;
+  bool keeps_named_accesses = true;  // else any access time is that of the change
 };
 
 // The machine's clock as file systems use it, in ticks.
@@ -246,7 +247,9 @@ class PosixScript {
     } else if (what == "mtime") {
       EXPECT_EQ(status.st_mtim.tv_sec, number(2));
     } else if (what == "atime") {
-      EXPECT_EQ(status.st_atim.tv_sec, number(2));
+      if (clock_.keeps_named_accesses) {
+        EXPECT_EQ(status.st_atim.tv_sec, number(2));
+      }
     } else if (what == "times") {
       EXPECT_EQ(clock_.is_now(status.st_mtim), word(2).at(0) == 'm') << "modified";
       EXPECT_EQ(clock_.is_now(status.st_ctim), word(2).at(1) == 'c') << "changed";

@@ -151,16 +151,16 @@ class History {
         change.permissions = static_cast<std::uint32_t>(prng_.below(010000));
         change.uid = static_cast<std::uint32_t>(prng_.below(5));
         change.gid = static_cast<std::uint32_t>(prng_.below(5));
-        change.accessed = Time{static_cast<std::int64_t>(prng_.next() >> 30) - 1'000'000, 123'456'789};
-        change.modified_now = true;
+        change.accessed_now = true;
+        change.modified = Time{static_cast<std::int64_t>(prng_.next() >> 30) - 1'000'000, 123'456'789};
         ReferenceFiles::Node* const node = reference.find(i);
         expected = node == nullptr ? ESTALE : 0;
         if (node != nullptr) {
           node->mode = (node->mode & S_IFMT) | *change.permissions;
           node->uid = *change.uid;
           node->gid = *change.gid;
-          node->accessed = *change.accessed;
-          node->modified = node->changed = reference.now();
+          node->modified = *change.modified;
+          node->accessed = node->changed = reference.now();
         }
         operation = [=](FileSystem& fs) { return Outcome(fs.change(inode, change)); };
       }
