@@ -343,7 +343,7 @@ TEST_F(ExecutionAgent, AReplayOfManyBatchesVotesForEachInOrder) {
   }
 }
 
-TEST_F(ExecutionAgent, ACrashOfTheServiceFinishesItsBatchWith502AndEndsTheAgent) {
+TEST_F(ExecutionAgent, ACrashOfTheServiceCostsItsRequestAlone) {
   World world(odd_service());
   ASSERT_TRUE(world.on_duty());
   world.order(make_batch(1, {{4, 1, get("/count")}, {4, 2, get("/crash")}, {4, 3, get("/count")}}));
@@ -351,10 +351,8 @@ TEST_F(ExecutionAgent, ACrashOfTheServiceFinishesItsBatchWith502AndEndsTheAgent)
   const Digest lost = agreement::reply_digest(http_error_reply(502, "the service did not answer this request"));
   EXPECT_NE(world.nodes[0]->votes[0].replies[0], lost);
   EXPECT_EQ(world.nodes[0]->votes[0].replies[1], lost);
-  EXPECT_EQ(world.nodes[0]->votes[0].replies[2], lost);
-  ASSERT_TRUE(world.until([&] { return world.ended.has_value(); }));
-  EXPECT_THAT(*world.ended, HasSubstr("was killed by signal 6"));
-  EXPECT_EQ(world.events.back().kind, agreement::FromAgent::Kind::kFailed);
+  EXPECT_NE(world.nodes[0]->votes[0].replies[2], lost);
+  EXPECT_FALSE(world.ended.has_value());
 }
 
 TEST_F(ExecutionAgent, AnUnderstoodLineAfterAnUnreadableOneStillCounts) {
