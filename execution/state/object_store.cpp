@@ -115,7 +115,10 @@ std::optional<Snapshot> ObjectStore::snapshot() {
   if (state.root_wanted) return std::nullopt;
   if (state.shared->alive.load() + state.shared->dropped.load() >= state.options.snapshots_max) return std::nullopt;
   if (state.head != nullptr) add_ref(state.head);
-  return state.track(state.head, Version::Kind::kSnapshot);
+  Snapshot made = state.track(state.head, Version::Kind::kSnapshot);
+  // Nothing was changed since it was adopted, or since a snapshot that has its digests.
+  if (made->top == nullptr || made->top->digest_ready()) made->set_root();
+  return made;
 }
 
 void ObjectStore::revert(const Snapshot& to) {

@@ -186,6 +186,20 @@ TEST_F(Checkpoints, AnExecutorThatAdoptedAStateGoesOnLikeOneThatRanTheWholeOrder
   }
 }
 
+TEST_F(Checkpoints, AnExecutorThatAdoptedAStateGivesItToOthers) {
+  Slot first(config(0));
+  Slot second(config(1));
+  Slot third(config(2));
+  for (Slot* slot : {&first, &second, &third}) slot->all_up();
+  for (const auto& batch : an_order(9, kInterval)) first.deliver(batch);
+  first.run();
+  const auto certificate = certify(last_of(first));
+  for (Slot* slot : {&first, &second, &third}) EXPECT_EQ(give(*slot, certificate), Refusal::kNone);
+  EXPECT_TRUE(fetch(second, first, first.core.snapshot_of(Seq{kInterval})));
+  EXPECT_TRUE(fetch(third, second, second.core.snapshot_of(Seq{kInterval})));
+  EXPECT_TRUE(third.core.running()) << third.ended;
+}
+
 TEST_F(Checkpoints, ACertificateWithoutAQuorumOfGoodSignaturesIsRefused) {
   Slot slot(config());
   slot.all_up();

@@ -163,7 +163,7 @@ TEST(AdversaryTest, EveryKindBearsEveryMessageAndIsAFunctionOfItsSeed) {
                                      StatusReport{},
                                      FetchHeaders{},
                                      Headers{{Stage::header(1, 1)}},
-                                     Checkpoint{kService, node(0), {Seq{4}, {}, {}, {}}, {}},
+                                     Checkpoint{kService, node(0), {Seq{4}, {}, {}, {}, {}}, {}},
                                      Stable{certificate},
                                      FetchOrder{},
                                      OrderProof{certificate, Seq{1}, {{}}},
@@ -426,7 +426,7 @@ TEST(AdversaryTest, LiesInCheckpointsAreWellSignedAndCertificatesAreNot) {
   Authority judge(s.cluster.file, kService, node(3), s.cluster.node_keys[3]);
   std::set<CheckpointState> states;
   for (int i = 0; i < 20; ++i) {
-    for (const auto& [to, leaving] : s.cast(Checkpoint{kService, node(0), {Seq{8}, {}, {}, {}}, {}})) {
+    for (const auto& [to, leaving] : s.cast(Checkpoint{kService, node(0), {Seq{8}, {}, {}, {}, {}}, {}})) {
       const Checkpoint& m = *only<Checkpoint>(leaving);
       if (m.state != CheckpointState{Seq{8}, {}, {}, {}, {}}) {
         EXPECT_EQ(judge.check(m), Refusal::kNone);
@@ -565,7 +565,7 @@ TEST(AdversaryTest, MixedTakesTurns) {
   Stage s("mixed", 5);
   for (std::uint64_t n = 1; n <= 3'000; ++n) {
     s.cast(Stage::proposal(Stage::header(n, 3)));
-    s.cast(Checkpoint{kService, node(0), {Seq{8}, {}, {}, {}}, {}});
+    s.cast(Checkpoint{kService, node(0), {Seq{8}, {}, {}, {}, {}}, {}});
     s.hear({crypto::Role::kClient, 1, {}, {}, {}}, Requests{});
     s.act(1);
   }

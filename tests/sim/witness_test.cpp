@@ -102,7 +102,7 @@ TEST(WitnessTest, LetsFaultyAndForgetfulNodesSayAnything) {
   s.cast(node(3), Prepare{{}, Seq{1}, Digest{{1}}});
   s.cast(node(3), Prepare{{}, Seq{1}, Digest{{2}}});
   s.cast(node(3), Commit{View{9}, Seq{1'000'000'000'000}, Digest{{2}}});
-  s.cast(node(3), Stable{Story::certificate({Seq{4}, {}, {}, {}}, {3, 3, 3})});
+  s.cast(node(3), Stable{Story::certificate({Seq{4}, {}, {}, {}, {}}, {3, 3, 3})});
   s.witness->node_restarted(node(2), true);
   s.cast(node(2), Commit{{}, Seq{1}, Digest{{2}}});
   s.event(EventKind::kEvicted, Seq{1}, node(3), SlotId{0}, "wrong");
