@@ -13,6 +13,7 @@ constexpr std::uint32_t kFormat = 1;
 constexpr std::size_t kHeadBytes = 4 + 8 + 32 + 8 + 4 * 8 + 3 * 4 + 8;
 constexpr std::uint64_t kNumberMax = std::uint64_t{1} << 62;  // of a batch, and of microseconds
 constexpr std::size_t kWantsAtOnce = 1'024;
+constexpr std::size_t kWantsMax = 4'096;  // of one Loading; the others are named when some of these came
 constexpr std::size_t kVisitsAtOnce = 65'536;
 
 struct HeadRecord {
@@ -91,7 +92,6 @@ void SlotState::begin_load() {
   sessions_ = std::make_unique<SessionTable>(options_.sessions, store_);
   slots_ = agreement::SlotTable(options_.service, options_.f, options_.g);
   cursor_ = state::ObjectId{kOwnFirst};
-  named_.clear();
 }
 
 SlotState::Loading SlotState::load() {
@@ -109,7 +109,8 @@ bool SlotState::find_missing(std::vector<state::Want>& wants) {
     for (const state::Want& want : missing.wants) {
       if (want.kind == state::PartKind::kObject && want.place.prefix >= layout::kFirstBody.value) continue;
       if (std::exchange(all_there, false)) cursor_ = state::ObjectId{std::max(kOwnFirst, want.place.prefix)};
-      if (want.kind == state::PartKind::kRoot || named_.insert(want.place).second) wants.push_back(want);
+      wants.push_back(want);
+      if (wants.size() == kWantsMax) return false;
     }
     at = missing.next;
   }

@@ -13,7 +13,6 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -56,7 +55,7 @@ class SlotState {
   void begin_load();
   struct Loading {
     std::optional<SlotHead> head;    // done
-    std::vector<state::Want> wants;  // not named since begin_load()
+    std::vector<state::Want> wants;  // all that is missing or much of it, each time: who was told may have forgotten
     std::string damage;              // what is wrong; not empty: it will never be done
   };
   Loading load();
@@ -73,7 +72,6 @@ class SlotState {
   std::unique_ptr<SessionTable> sessions_;
   agreement::SlotTable slots_;
   state::ObjectId cursor_{kOwnFirst};  // everything of the slot's before it is there
-  std::set<state::Place> named_;       // in wants
 };
 
 }  // namespace zz::execution

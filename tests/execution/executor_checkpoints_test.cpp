@@ -200,6 +200,32 @@ TEST_F(Checkpoints, AnExecutorThatAdoptedAStateGivesItToOthers) {
   EXPECT_TRUE(third.core.running()) << third.ended;
 }
 
+TEST_F(Checkpoints, WhatIsWantedToLoadAStateIsNamedAgainAsLongAsItIsMissing) {
+  Slot source(config(0));
+  Slot slot(config(1));
+  for (Slot* one : {&source, &slot}) one->all_up();
+  for (const auto& batch : an_order(9, kInterval)) source.deliver(batch);
+  source.run();
+  const auto certificate = certify(last_of(source));
+  give(source, certificate);
+  give(slot, certificate);
+  int rounds = 0;
+  for (; !slot.core.running() && rounds < 1'000; ++rounds) {
+    slot.missing.clear();  // forgotten
+    slot.core.supplied();
+    slot.drain();
+    ASSERT_FALSE(slot.missing.empty());
+    slot.missing.resize(1);
+    const auto part = source.store->part(source.core.snapshot_of(Seq{kInterval}), slot.missing.front());
+    ASSERT_TRUE(part);
+    EXPECT_EQ(slot.store->supply(*part), Refusal::kNone);
+    slot.core.supplied();
+    slot.drain();
+  }
+  EXPECT_TRUE(slot.core.running()) << slot.ended;
+  EXPECT_GT(rounds, 3);
+}
+
 TEST_F(Checkpoints, ACertificateWithoutAQuorumOfGoodSignaturesIsRefused) {
   Slot slot(config());
   slot.all_up();
