@@ -126,9 +126,10 @@ struct Mutator {
   }
   [[nodiscard]] CertificatePtr change(const CertificatePtr& original) const {
     auto certificate = std::make_shared<StableCertificate>(*original);
-    const std::uint64_t what = draw(4);
+    const std::uint64_t what = draw(5);
     if (what == 0) by_one(certificate->state.n);
     if (what == 1) flip(certificate->state.history);
+    if (what == 4) flip(certificate->state.root);
     if (what == 2) by_one(certificate->service);
     if (what == 3 && !certificate->parts.empty()) certificate->parts.back() = certificate->parts.front();
     return certificate;
@@ -310,6 +311,33 @@ struct Mutator {
       }
     } else {
       by_one(std::get<EpochChange>(m.op).epoch);
+    }
+    return true;
+  }
+  bool operator()(FetchState& m) const {
+    count(world.counters, "byzantine.mutate.fetch-state");
+    const std::uint64_t what = draw(4);
+    if (what == 0) by_one(m.n);
+    if (what == 1) by_one(m.source);
+    if (what == 2 && !m.wants.empty()) flip(any(m.wants).digest);
+    if (what == 3) ++m.ticket;
+    return true;
+  }
+  bool operator()(StateParts& m) const {
+    count(world.counters, "byzantine.mutate.state-parts");
+    if (m.parts.empty() || draw(4) == 0) {
+      ++m.ticket;
+    } else if (coin()) {
+      m.parts.pop_back();
+    } else {
+      StatePart& part = any(m.parts);
+      Bytes bytes(part.bytes.view().begin(), part.bytes.view().end());
+      if (bytes.empty() || coin()) {
+        part.prefix += 1;
+      } else {
+        bytes[draw(bytes.size())] ^= 1;
+        part.bytes = SharedBytes(std::move(bytes));
+      }
     }
     return true;
   }

@@ -217,8 +217,13 @@ class LieCheckpoint final : public Faulty {
     StableCertificate base;
     base.service = bearings_.service;
     base.state = made.state;
-    const CertificatePtr few = signed_by_few(world, base, true);  // draws, as other_node() does: one after the other
-    send(world, peer_of(other_node(world)), bearings_.service, Stable{few}, out);
+    const CertificatePtr forged = signed_by_few(world, base, true);  // draws, as other_node() does: one after the other
+    send(world, peer_of(other_node(world)), bearings_.service, Stable{forged}, out);
+    for (std::uint16_t i = 0; i < bearings_.incarnations.size(); ++i) {
+      count(world.counters, "byzantine.lie-checkpoint.to-slot");
+      const crypto::Peer slot{crypto::Role::kExecutor, 0, bearings_.service, SlotId{i}, bearings_.incarnations[i]};
+      send(world, slot, bearings_.service, Stable{forged}, out);
+    }
   }
 
  private:

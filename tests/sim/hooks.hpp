@@ -86,8 +86,10 @@ class Witness {
   // Executed a batch whole: its vote's digest list and a digest of its whole state.
   virtual void executed(SlotId slot, Incarnation incarnation, Seq n, const std::vector<Digest>& replies,
                         const Digest& state) = 0;
-  // Took over the state after batch n from a certificate; it goes on from there.
-  virtual void adopted(SlotId slot, Incarnation incarnation, Seq n) = 0;
+  // Any slot took over the state that this certificate is of; it goes on from there.
+  virtual void adopted(SlotId slot, Incarnation incarnation, const agreement::CertificatePtr& certificate) = 0;
+  // Any slot goes on, though it has learnt that its state after n is not the certified one.
+  virtual void goes_on(SlotId slot, Incarnation incarnation, Seq n) = 0;
   virtual void woken(Micros now, SlotId slot, Incarnation incarnation) = 0;  // a host thawed this sleeper
   // A node learnt that it has, or no longer has, a channel of this executor.
   virtual void channel(Micros now, NodeId node, SlotId slot, Incarnation incarnation, bool up) = 0;

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <memory>
+#include <string>
 #include <string_view>
 #include <variant>
 
@@ -104,6 +105,7 @@ struct Kernel {
   // `by`: the party whose core says so.
   void observed(Party by, const Event& event) {
     ++events_seen[static_cast<std::size_t>(event.kind)];
+    if (event.kind == EventKind::kDiverged) count("sign." + std::string(event.why));
     if (trace != nullptr) trace_event(by, event);
     witness->observed(now, event);
   }

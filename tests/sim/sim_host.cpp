@@ -47,6 +47,12 @@ SharedBytes falsify(const SharedBytes& reply) {
   return SharedBytes(std::move(out));
 }
 
+SharedBytes with_a_bit_flipped(const SharedBytes& bytes, Prng& prng) {
+  Bytes out(bytes.view().begin(), bytes.view().end());
+  if (!out.empty()) out[prng.below(out.size())] ^= 1;
+  return SharedBytes(std::move(out));
+}
+
 }  // namespace
 
 SimHost::SimHost(Kernel& kernel, Network& network, HostId id, SlotId slot, const crypto::SecretKey& key,
@@ -204,6 +210,7 @@ void SimHost::begin_duty() {
   source_ = std::make_unique<execution::StateSource>(
       execution::StateSource::Options{slot_, static_cast<std::uint32_t>(kernel_.parties.nodes)}, *store_);
   state_ = 0;
+  told_.clear();
   witnessed_ = Seq{};
   states_.clear();
   network_.set_peer(slot_party(), {crypto::Role::kExecutor, 0, ServiceId{0}, slot_, guest_->incarnation});
@@ -300,15 +307,27 @@ void SimHost::run_service() {
 }
 
 void SimHost::slot_turn() {
-  // First what the last step led to: the state may be another one.
   for (bool first = true;; first = false) {
-    const ExecutorOutput out = executor_->take_output();
-    const bool arrived = fetch_state();
-    if (out.empty() && !arrived && !first) return;
-    carry_out(out);
+    // First what the last step led to: the state may be another one.
+    const bool something = carry_out_all();
     if (!executor_) return;
+    const bool arrived = fetch_state();
+    if (!executor_ || (!something && !arrived && !first)) return;
     run_service();
   }
+}
+
+bool SimHost::carry_out_all() {
+  const ExecutorOutput out = executor_->take_output();
+  carry_out(out);
+  if (!executor_) return true;
+  const agreement::CertificatePtr& newest = executor_->newest();
+  if (const auto told = told_.find(agreement::stable_n(newest)); told != told_.end()) {
+    const bool goes_on = told->second != newest->state.root;
+    if (goes_on) kernel_.witness->goes_on(slot_, guest_->incarnation, told->first);
+    told_.erase(told_.begin(), std::next(told));
+  }
+  return !out.empty();
 }
 
 // True: something came that the slot waits for.
@@ -322,7 +341,8 @@ bool SimHost::fetch_state() {
   if (out.complete) kernel_.count("slot.state-whole");
   if (out.stale) {
     kernel_.count("slot.state-stale");
-    executor_->start_over();
+    if (executor_->start_over()) carry_out_all();
+    if (!executor_) return false;
   }
   if (!out.arrived) return false;
   executor_->supplied();
@@ -330,14 +350,16 @@ bool SimHost::fetch_state() {
   return true;
 }
 
-// A slot that lies about its replies gives wrong state, and one that is silent gives none.
+// A slot that lies about its replies gives wrong state, one that lies to some nodes gives it to them, and one that is
+// silent gives none.
 Refusal SimHost::give_state(NodeId from, const agreement::FetchState& wish) {
   execution::StateSource::Answer answer = source_->answer(from, wish, executor_->snapshot_of(wish.n));
-  const bool lies = vice_ == SlotVice::kWrong || (vice_ == SlotVice::kSometimesWrong && chance(prng_, 3));
+  const bool lies = vice_ == SlotVice::kWrong || (vice_ == SlotVice::kSometimesWrong && chance(prng_, 3)) ||
+                    (vice_ == SlotVice::kTwoFaced && (deceived_ >> from.value & 1) != 0);
   if (lies && !answer.parts.parts.empty()) {
     kernel_.count("byzantine-slot.wrong-state");
     SharedBytes& bytes = answer.parts.parts[prng_.below(answer.parts.parts.size())].bytes;
-    bytes = falsify(bytes);
+    bytes = chance(prng_, 50) ? falsify(bytes) : with_a_bit_flipped(bytes, prng_);
   }
   if (vice_ != SlotVice::kSilent) send_from_slot(from.value, std::move(answer.parts));
   return answer.refusal;
@@ -353,7 +375,8 @@ void SimHost::carry_out(const ExecutorOutput& out) {
     fetcher_->begin(out.adopted->state.n);
     service_->replaced([](const Result<void>&) {});
     witnessed_ = out.adopted->state.n;
-    if (!vice_) kernel_.witness->adopted(slot_, guest_->incarnation, witnessed_);
+    told_.clear();
+    kernel_.witness->adopted(slot_, guest_->incarnation, out.adopted);
     state_ = first_of(out.adopted->state.root);
   }
   fetcher_->want(out.wants);
@@ -374,7 +397,10 @@ void SimHost::carry_out(const ExecutorOutput& out) {
   states_.erase(states_.begin(), states_.begin() + static_cast<std::ptrdiff_t>(out.votes.size()));
   if (vice_ == SlotVice::kSilent) return;
   for (const auto& to : out.replies) send_from_slot(to.to.value, to.replies);
-  for (const auto& checkpoint : out.checkpoints) send_checkpoint(checkpoint);
+  for (const auto& checkpoint : out.checkpoints) {
+    told_.emplace(checkpoint.checkpoint.n, checkpoint.checkpoint.root);
+    send_checkpoint(checkpoint);
+  }
 }
 
 // A slot that lies about its replies, lies about its state too.

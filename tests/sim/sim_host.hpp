@@ -49,8 +49,10 @@ class SimHost final : public Observer {
   [[nodiscard]] Party slot_party() const { return kernel_.parties.slot(slot_.value); }
   [[nodiscard]] Incarnation incarnation() const { return guest_ ? guest_->incarnation : Incarnation{}; }
   [[nodiscard]] vmpool::PoolSlot pool_slot() const { return pool_->slots().front(); }
-  // Requires on_duty().
+  // Requires on_duty(), as all_here().
   [[nodiscard]] const execution::Executor& executor() const { return *executor_; }
+  // Nothing of its state is to be fetched.
+  [[nodiscard]] bool all_here() const { return executor_->running() && !fetcher_->active(); }
 
   void deliver(Party node, const MessagePtr& message);  // to the host daemon
   void deliver_to_slot(Party node, const MessagePtr& message);
@@ -82,6 +84,7 @@ class SimHost final : public Observer {
   void carry_out(const execution::ExecutorOutput& out);
   Refusal give_state(NodeId from, const agreement::FetchState& wish);
   bool fetch_state();
+  bool carry_out_all();
   void send_checkpoint(const execution::ExecutorOutput::CheckpointTo& checkpoint);
   void send_vote(const execution::ExecutorOutput::VotePtr& vote, std::optional<NodeId> to);
   void send_from_slot(Party node, agreement::Body body);
@@ -112,6 +115,7 @@ class SimHost final : public Observer {
   std::uint64_t state_ = 0;
   Seq witnessed_;
   std::vector<std::uint64_t> states_;  // of the batches whose votes are not taken yet
+  std::map<Seq, Digest> told_;         // roots at checkpoints that are not stable yet
 };
 
 }  // namespace zz::sim

@@ -35,6 +35,19 @@ constexpr std::string_view kPaths[] = {
     "event.view-left",
     "event.view-entered",
     "event.checkpoint",
+    "sign.mismatch",
+    "sign.overdue",
+    "sign.gone",
+    "sign.checkpoint",
+    "slot.adopted",
+    "slot.ended",
+    "slot.state-asked",
+    "slot.state-whole",
+    "slot.state-stale",
+    "byzantine-slot.wrong-root",
+    "byzantine-slot.wrong-state",
+    "byzantine.mutate.state-parts",
+    "byzantine.lie-checkpoint.to-slot",
 };
 
 // Between people and the cluster only.

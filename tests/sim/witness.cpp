@@ -9,6 +9,7 @@
 #include "tests/sim/witness_clients.hpp"
 #include "tests/sim/witness_complaints.hpp"
 #include "tests/sim/witness_ghost.hpp"
+#include "tests/sim/witness_roots.hpp"
 
 namespace zz::sim {
 
@@ -74,6 +75,11 @@ class ActivationWitness {
         }
         return;
       case EventKind::kConflict:
+        if (event.incarnation.value != 0) {  // said by a slot
+          if (!ghost_.is_correct(event.slot)) return;
+          return ghost_.fail("I19 determinism: a correct slot's state is not the certified one, or is damaged",
+                             at(event.slot, event.incarnation) + ", " + at(event.n));
+        }
         if (ghost_.is_correct(event.node))
           ghost_.fail("I1 agreement: a node saw a contradiction", at(event.node, event.n));
         return;
@@ -212,11 +218,13 @@ class TheWitness final : public Witness {
         agreement_(ghost_),
         clients_(ghost_),
         activation_(ghost_),
+        roots_(ghost_),
         complaints_(ghost_, clients_) {}
 
   void sent(Micros now, const Parcel& parcel) override {
     now_ = now;
     complaints_.sent(now, parcel);
+    roots_.sent(parcel);
     switch (parcel.from.role) {
       case crypto::Role::kNode:
         agreement_.sent(parcel);
@@ -277,7 +285,18 @@ class TheWitness final : public Witness {
     clients_.executed(slot, incarnation, n, replies, state);
   }
 
-  void adopted(SlotId slot, Incarnation incarnation, Seq n) override { clients_.adopted(slot, incarnation, n); }
+  void adopted(SlotId slot, Incarnation incarnation, const CertificatePtr& certificate) override {
+    if (!agreement_.valid(certificate)) {
+      ghost_.fail("I6 quorum: adopted a state without a certificate of 2f+1 signers",
+                  at(slot, incarnation) + ", " + at(certificate->state.n));
+    }
+    clients_.adopted(slot, incarnation, certificate->state.n);
+  }
+
+  void goes_on(SlotId slot, Incarnation incarnation, Seq n) override {
+    ghost_.fail("I16 checkpoints: a slot goes on with another state than the certified one",
+                at(slot, incarnation) + ", " + at(n));
+  }
 
   void woken(Micros, SlotId slot, Incarnation incarnation) override { activation_.woken(slot, incarnation); }
 
@@ -313,6 +332,7 @@ class TheWitness final : public Witness {
   AgreementWitness agreement_;
   ClientWitness clients_;
   ActivationWitness activation_;
+  RootWitness roots_;
   ComplaintWitness complaints_;
   Digest results_;
   Micros now_;  // the last that was told

@@ -5,6 +5,7 @@
 // reply is believed. What it checks:
 //   witness_agreement.hpp  I1, I2, I6 to I12, I16, I20: one order, votes, quorums, views, checkpoints, durability
 //   witness_clients.hpp    I3, I4, I5, I11, I13, I14, I19: requests, and replies against a reference run of the order
+//   witness_roots.hpp      I6, I19: whose word the roots in CHECKPOINTs are
 //   witness_complaints.hpp I22: complaints of executors and primaries; how long they stay open, for L4
 //   witness.cpp            I21, I24 to I26: wake-ups and evictions; I3 for system operations
 //

@@ -283,7 +283,6 @@ void AgreementWitness::checkpoint(NodeId id, const Checkpoint& message) {
   sign(id, message.state);
 }
 
-// 2f+1 distinct signers, and the correct ones among them signed just this. (A faulty one could sign anything.)
 bool AgreementWitness::valid(const CertificatePtr& certificate) {
   if (valid_.contains(certificate.get())) return true;
   const auto known = signed_.find(certificate->state.n);
@@ -300,20 +299,24 @@ bool AgreementWitness::valid(const CertificatePtr& certificate) {
 }
 
 void AgreementWitness::certificate(NodeId id, const CertificatePtr& certificate) {
-  if (certificate && !valid(certificate)) {
-    ghost_.fail("I6 quorum: a certificate without 2f+1 signers", at(id, certificate->state.n));
-  }
+  if (!certificate) return;
+  note_own(id, *certificate);
+  if (!valid(certificate)) ghost_.fail("I6 quorum: a certificate without 2f+1 signers", at(id, certificate->state.n));
 }
 
 // Its own signature may be in the certificate before its CHECKPOINT left.
+void AgreementWitness::note_own(NodeId id, const StableCertificate& certificate) {
+  for (const StableCertificate::Part& part : certificate.parts) {
+    if (part.signer == id && certificate.state.n <= top()) sign(id, certificate.state);
+  }
+}
+
 void AgreementWitness::stable(NodeId id, const CertificatePtr& certificate) {
   Node& node = at_node(id);
   if (!certificate) return ghost_.fail("I10 window: a stable checkpoint without a certificate", at(id, node.stable));
   const Seq n = certificate->state.n;
   if (n < node.stable) return ghost_.fail("I10 window: the stable checkpoint went down", at(id, n));
-  for (const StableCertificate::Part& part : certificate->parts) {
-    if (part.signer == id && n <= top()) sign(id, certificate->state);
-  }
+  note_own(id, *certificate);
   if (!valid(certificate)) return ghost_.fail("I10 window: h moved without a valid certificate", at(id, n));
   node.stable = n;
   node.certified = std::max(node.certified, n);

@@ -30,6 +30,8 @@ class AgreementWitness {
   [[nodiscard]] Seq top() const { return Seq{order_.size()}; }
   // A valid certificate that this node has seen covers n.
   [[nodiscard]] bool certified(NodeId node, Seq n) const { return n <= nodes_[node.value].certified; }
+  // 2f+1 distinct signers, and the correct ones among them signed just this. (A faulty one could sign anything.)
+  [[nodiscard]] bool valid(const agreement::CertificatePtr& certificate);
 
  private:
   enum class Word { kProposal, kPrepare, kCommit };
@@ -110,8 +112,8 @@ class AgreementWitness {
 
   void sign(NodeId node, const agreement::CheckpointState& state);
   void checkpoint(NodeId node, const agreement::Checkpoint& message);
-  [[nodiscard]] bool valid(const agreement::CertificatePtr& certificate);
   void certificate(NodeId node, const agreement::CertificatePtr& certificate);
+  void note_own(NodeId node, const agreement::StableCertificate& certificate);
   void stable(NodeId node, const agreement::CertificatePtr& certificate);
   void said(NodeId node, Seq n, const Digest& digest);
   void prune();

@@ -14,7 +14,7 @@ using ::testing::StartsWith;
 
 // All is delivered, and nobody has voted yet.
 struct Complaint : Story {
-  Complaint() { ordered({submit(1, "put k a")}); }
+  explicit Complaint(const std::set<SlotId>& wrong = {}) : Story({}, wrong) { ordered({submit(1, "put k a")}); }
 
   void pass(std::int64_t ms) { now.value += ms * 1'000; }
   void vote(SlotId slot, NodeId to, std::uint8_t what) const {
@@ -85,7 +85,7 @@ TEST(ComplaintWitnessTest, I22CatchesAnExecutorThatIsNotGone) {
 
 TEST(ComplaintWitnessTest, I22CatchesACheckpointThatIsNeitherDisputedNorOverdue) {
   for (const int what : {0, 1, 2, 3, 4}) {
-    Complaint s;
+    Complaint s({SlotId{0}});
     s.pass(what == 2 ? 5'000 : 100);
     const auto root = [&](SlotId slot, NodeId to, std::uint8_t word) {
       s.parcel(slot_peer(slot), node_peer(to), ExecCheckpoint{{}, slot, Incarnation{1}, Seq{1}, Digest{{word}}, {}});

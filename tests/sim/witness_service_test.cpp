@@ -98,6 +98,60 @@ TEST(WitnessTest, I19CatchesOtherRepliesAndOtherStates) {
   EXPECT_THAT(u.violation(), StartsWith("I19 "));
 }
 
+TEST(WitnessTest, I6CatchesARootThatNobodyGave) {
+  for (const int what : {0, 1, 2, 3, 4}) {
+    Story s({node(3)}, {SlotId{2}});
+    s.ordered({});
+    CheckpointState state = s.state(Seq{1});
+    state.root = Digest{{1}};
+    const auto cast = [&](NodeId from) { s.cast(from, Checkpoint{kService, from, state, {}}); };
+    s.root(SlotId{0}, node(0), Seq{1}, state.root);
+    if (what != 1) s.root(SlotId{2}, node(0), Seq{1}, state.root);
+    cast(node(0));
+    EXPECT_THAT(s.violation(), StartsWith(what == 1 ? "I6 " : "none"));
+    if (what >= 2) cast(node(3));  // f other nodes and 0
+    if (what == 4) s.root(SlotId{0}, node(1), Seq{1}, state.root);
+    if (what == 3) state.root = Digest{{2}};  // 3 has signed another one
+    cast(what == 0 ? node(1) : node(2));
+    EXPECT_THAT(s.violation(), StartsWith(what == 2 || what == 4 ? "none" : "I6 ")) << what;
+  }
+}
+
+TEST(WitnessTest, I6CatchesAStateThatWasAdoptedWithoutACertificate) {
+  for (const bool good : {true, false}) {
+    Story s({node(3)});
+    s.ordered({});
+    static_cast<void>(s.stable(Seq{1}));
+    const auto certificate = Story::certificate(s.state(Seq{1}), good ? std::vector<std::uint32_t>{0, 1, 3}
+                                                                      : std::vector<std::uint32_t>{0, 3, 3});
+    s.witness->adopted(SlotId{1}, Incarnation{1}, certificate);
+    EXPECT_THAT(s.violation(), StartsWith(good ? "none" : "I6 "));
+  }
+}
+
+TEST(WitnessTest, I16CatchesASlotThatGoesOnWithAnotherState) {
+  Story s({}, {SlotId{1}});
+  s.witness->goes_on(SlotId{1}, Incarnation{1}, Seq{1});
+  EXPECT_THAT(s.violation(), StartsWith("I16 "));
+}
+
+TEST(WitnessTest, I19CatchesOtherRootsOfCorrectSlotsAndCorrectSlotsThatEnd) {
+  Story s({}, {SlotId{2}});
+  s.ordered({});
+  s.root(SlotId{0}, node(0), Seq{1}, Digest{{1}});
+  s.root(SlotId{2}, node(0), Seq{1}, Digest{{2}});
+  s.root(SlotId{1}, node(1), Seq{1}, Digest{{1}});
+  EXPECT_EQ(s.violation(), "none");
+  s.root(SlotId{1}, node(0), Seq{1}, Digest{{2}});
+  EXPECT_THAT(s.violation(), StartsWith("I19 "));
+  for (const SlotId slot : {SlotId{1}, SlotId{2}}) {
+    Story t({}, {SlotId{2}});
+    Event ends{.kind = EventKind::kConflict, .n = Seq{1}, .slot = slot, .incarnation = Incarnation{1}};
+    t.witness->observed(t.now, ends);
+    EXPECT_THAT(t.violation(), StartsWith(slot == SlotId{1} ? "I19 " : "none"));
+  }
+}
+
 TEST(WitnessTest, I20CatchesAnAgreedTimeThatDoesNotFollow) {
   Story s;
   s.ordered({});

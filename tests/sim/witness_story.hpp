@@ -156,7 +156,14 @@ struct Story {
   [[nodiscard]] CheckpointState state(Seq n) const {
     return {n, histories[n.value], results[n.value], Digest{}, Digest{}};
   }
-  void checkpoint(NodeId at, const CheckpointState& s) const { cast(at, Checkpoint{kService, at, s, {}}); }
+  void root(SlotId slot, NodeId at, Seq n, const Digest& digest) const {
+    parcel(slot_peer(slot), node_peer(at), ExecCheckpoint{kService, slot, Incarnation{1}, n, digest, {}});
+  }
+  // All slots gave the root that state() has.
+  void checkpoint(NodeId at, const CheckpointState& s) const {
+    for (std::uint16_t i = 0; i < 3; ++i) root(SlotId{i}, at, s.n, {});
+    cast(at, Checkpoint{kService, at, s, {}});
+  }
   [[nodiscard]] static CertificatePtr certificate(const CheckpointState& s, const std::vector<std::uint32_t>& signers) {
     auto made = std::make_shared<StableCertificate>();
     made->service = kService;
@@ -205,7 +212,7 @@ struct Story {
     e.n = n;
     e.node = at;
     e.slot = slot;
-    e.incarnation = Incarnation{1};
+    if (kind != EventKind::kConflict) e.incarnation = Incarnation{1};  // a node's own word
     e.why = why;
     witness->observed(now, e);
   }

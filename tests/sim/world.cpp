@@ -371,6 +371,7 @@ bool World::may_lose(SlotId slot) const {
       const SimHost& host = *hosts_[active.value];
       if (host.byzantine()) continue;
       if (!host.on_duty() || host.incarnation() != notice.incarnations[active.value]) return false;
+      if (!host.all_here()) return false;  // those it has the rest from may be the ones to be lost
       if (host.executor().executed().value + 4 < node->status().delivered.value) return false;
     }
   }

@@ -189,7 +189,10 @@ bool World::settled() const {
     if (!same && !close) return false;
     if (status.stable.value + 2 * draw_.cluster.limits.checkpoint_batches < status.delivered.value) return false;
   }
-  return true;
+  return std::all_of(draw_.core_slots.begin(), draw_.core_slots.end(), [this](SlotId slot) {
+    const SimHost& host = *hosts_[slot.value];
+    return !host.on_duty() || host.all_here();
+  });
 }
 
 void World::check_settled() {
@@ -276,6 +279,9 @@ std::string World::describe() const {
       out += " host dead";
     }
     if (host.on_duty()) out += " n " + std::to_string(host.executor().executed().value);
+    if (host.on_duty() && !host.executor().running()) out += " loading";
+    if (host.on_duty() && !host.all_here()) out += " fetching";
+    if (host.on_duty() && host.executor().mid_batch()) out += " mid-batch";
     out += ";";
   }
   return out;
