@@ -154,8 +154,8 @@ class ObjectStore {
   ReadOutcome read(const Snapshot& snapshot, ObjectId id);
   // Any thread.
   [[nodiscard]] static Totals totals(const Snapshot& snapshot);
-  // The root digest; nothing before digest_some() is done with it, unless nothing was changed since the head was adopted
-  // or digested. Any thread.
+  // The root digest. Nothing before digest_some() is done with it, unless nothing was changed since the head was
+  // adopted or digested. Any thread.
   [[nodiscard]] static std::optional<Digest> root(const Snapshot& snapshot);
 
   // Computes digests of what changed since the last snapshot that has them, until about `bytes` were hashed. Beside.

@@ -177,6 +177,10 @@ TEST(AdversaryTest, EveryKindBearsEveryMessageAndIsAFunctionOfItsSeed) {
                                      Propose{EpochChange{}},
                                      Requests{},
                                      Vote{},
+                                     FetchState{},
+                                     FetchState{1, SlotId{1}, Seq{4}, {StateWant{}}, {}},
+                                     StateParts{},
+                                     StateParts{1, {{2, 0, 16, {}}, {1, 0, 3, SharedBytes::copy("node")}}},
                                      Join{}};
       for (int round = 0; round < 40; ++round) {
         for (const Body& body : all) {
@@ -266,6 +270,25 @@ TEST(AdversaryTest, EquivocatingAccomplicesVoteForTheBatchThatEachReceiverWasTol
     EXPECT_EQ(prepare->digest, told[leaving.parcel.to.index]);
   }
   EXPECT_EQ(votes, 5u);
+}
+
+TEST(AdversaryTest, MutateSpoilsStateThatItRelays) {
+  Stage s("mutate");
+  const StateParts real{7, {{2, 5, 16, SharedBytes::copy("object")}}};
+  std::set<std::string> texts;
+  bool fewer = false;
+  bool elsewhere = false;
+  for (int i = 0; i < 400; ++i) {
+    for (const auto& leaving : s.say(real, 1)) {
+      const auto& m = std::get<StateParts>(leaving.parcel.message->body);
+      fewer = fewer || m.parts.empty();
+      if (m.parts.empty()) continue;
+      elsewhere = elsewhere || m.parts[0].prefix != 5;
+      texts.insert(std::string(m.parts[0].bytes.text()));
+    }
+  }
+  EXPECT_TRUE(fewer && elsewhere);
+  EXPECT_GT(texts.size(), 3u);
 }
 
 TEST(AdversaryTest, MutateChangesLittleAndKeepsDigestsTrue) {
