@@ -99,6 +99,9 @@ struct Sizer {
   std::size_t operator()(const FetchReplies& m) {
     return kStructWords<wire::FetchReplies> + list_words<wire::FetchReplies::Item>(m.items.size());
   }
+  std::size_t operator()(const ReplyDigests& m) {
+    return kStructWords<wire::ReplyDigests> + list_words<wire::ReplyDigests::Item>(m.items.size());
+  }
   std::size_t operator()(const Wake&) { return kStructWords<wire::Wake> + kSignatureWords; }
   std::size_t operator()(const Suspect& m) { return words(m); }
   std::size_t operator()(const Join& m) { return words(m); }
@@ -405,6 +408,17 @@ struct Writer {
       item.setClient(m.items[i].client.value);
       item.setSession(m.items[i].session.value);
       item.setNumber(m.items[i].number.value);
+    }
+    to.setDigests(m.digests);
+  }
+  void operator()(const ReplyDigests& m) {
+    auto to = out.initReplyDigests();
+    to.setN(m.n.value);
+    auto items = to.initItems(narrow(m.items.size()));
+    for (std::size_t i = 0; i < m.items.size(); ++i) {
+      auto item = items[narrow(i)];
+      item.setIndex(m.items[i].index);
+      put(item.initDigest(), m.items[i].digest);
     }
   }
   void operator()(const Wake& m) {

@@ -150,6 +150,7 @@ class Decoder {
   bool get(wire::Vote::Reader in, Vote& out);
   bool get(wire::Replies::Reader in, Replies& out);
   bool get(wire::FetchReplies::Reader in, FetchReplies& out);
+  bool get(wire::ReplyDigests::Reader in, ReplyDigests& out);
   bool get(wire::Wake::Reader in, Wake& out);
   bool get(wire::Suspect::Reader in, Suspect& out);
   bool get(wire::EpochChange::Reader in, EpochChange& out);

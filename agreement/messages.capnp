@@ -71,6 +71,7 @@ struct Message {
     execCheckpoint @35 :ExecCheckpoint;
     fetchState @36 :FetchState;
     stateParts @37 :StateParts;
+    replyDigests @38 :ReplyDigests;
   }
 }
 
@@ -356,12 +357,29 @@ struct FetchReplies {
   # Node to executor: send these bodies again.
   n @0 :UInt64;
   items @1 :List(Item);  # at most batch_requests_max
+  digests @2 :Bool;      # not the bodies but their digests: REPLY-DIGESTS
 
   struct Item {
     index @0 :UInt32;  # into the batch's references, below batch_requests_max
     client @1 :UInt32;
     session @2 :UInt64;
     number @3 :UInt64;
+  }
+}
+
+struct ReplyDigests {
+  # Executor to node, when asked: how its session table says that these requests of one batch were answered.
+  n @0 :UInt64;
+  items @1 :List(Item);  # at most batch_requests_max
+
+  struct Item {
+    index @0 :UInt32;  # into the batch's references, below batch_requests_max
+    digest :group {    # zero: the session table keeps it no longer
+      a @1 :UInt64;
+      b @2 :UInt64;
+      c @3 :UInt64;
+      d @4 :UInt64;
+    }
   }
 }
 

@@ -351,7 +351,8 @@ struct Replies {
   };
   std::vector<Item> items;
 };
-// Node to executor: send me these bodies again (from the session table's cached replies).
+// Node to executor: send me these bodies again (from the session table's cached replies), or tell me what it says that
+// their digests are.
 struct FetchReplies {
   Seq n;
   struct Item {
@@ -359,6 +360,17 @@ struct FetchReplies {
     ClientId client;
     SessionId session;
     RequestNumber number;
+  };
+  std::vector<Item> items;
+  bool digests = false;  // ReplyDigests, not Replies
+};
+// Executor to node, when asked: how these requests of batch n were answered, by its session table. What it has not
+// executed yet it does not name.
+struct ReplyDigests {
+  Seq n;
+  struct Item {
+    std::uint32_t index;  // into references
+    Digest digest;        // zero: the session table keeps it no longer
   };
   std::vector<Item> items;
 };
@@ -468,7 +480,8 @@ using Body =
     std::variant<PrePrepare, Prepare, Commit, FetchBodies, Bodies, Requests, Acks, Rejected, Subscribe, Orders, Batch,
                  Vote, Replies, FetchReplies, Wake, Suspect, EpochNotice, Join, SlotDead, StatusQuery, StatusReport,
                  FetchHeaders, Headers, Checkpoint, Stable, FetchOrder, OrderProof, ViewChangePtr, NewViewPtr, Progress,
-                 VouchQuery, Vouched, Propose, Closings, ExecCheckpoint, FetchState, StateParts>;
+                 VouchQuery, Vouched, Propose, Closings, ExecCheckpoint, FetchState, StateParts,
+                 ReplyDigests>;
 
 struct Message {
   ServiceId service;

@@ -379,6 +379,15 @@ void Oversight::subscribed(SlotId slot, Incarnation incarnation, Seq from) {
   state_->on_subscribe(slot, incarnation, from);
 }
 
+void Oversight::unanswered(std::optional<Seq> n) {
+  const bool was = std::exchange(state_->unanswered, n).has_value();
+  if (was == n.has_value()) return;
+  state_->dirty = true;
+  if (!n) return;
+  state_->open_episode(Sign::kOverdue, *n);
+  state_->report_diverged(Sign::kOverdue, *n, std::nullopt);
+}
+
 Refusal Oversight::step(NodeId from, const Closings& closings) { return state_->on_closings(from, closings); }
 
 Refusal Oversight::step(const Suspect& suspect) { return state_->on_suspect(suspect); }

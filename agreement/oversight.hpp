@@ -115,6 +115,9 @@ class Oversight final : public SystemRules {
   // The slot wants the order from here on. Before an incarnation's first vote this says which stable checkpoint it
   // begins with; it will not vote for what lies before, and agrees with all of it once it is stable here too.
   void subscribed(SlotId slot, Incarnation incarnation, Seq from);
+  // A batch below a stable checkpoint of which a client has wanted an answer for long, and no g+1 slots' current
+  // incarnations tell this node how it was closed: more slots are needed. Nothing: there is none any more.
+  void unanswered(std::optional<Seq> n);
   Refusal step(const Suspect& suspect);  // any node's channel; signature checked here
   Refusal step(const Join& join);        // signature checked here
   Refusal step(HostId from, const SlotDead& dead);

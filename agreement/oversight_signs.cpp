@@ -178,7 +178,7 @@ void Oversight::State::restart_signs() {
 }
 
 bool Oversight::State::in_trouble() const {
-  if (open_signs > 0 || idle_watch) return true;
+  if (open_signs > 0 || idle_watch || unanswered) return true;
   const std::vector<SlotId> active = slots_of(table.active());
   return std::any_of(active.begin(), active.end(), [this](SlotId slot) {
     return contains(blamed(), slot) || book.owed(slot).has_value() || owes_root(slot);
@@ -201,7 +201,7 @@ void Oversight::State::update_episode() {
 // ------------------------------------------------------------------------------------------------------
 
 bool Oversight::State::needs_more_votes() const {
-  if (open_signs > 0) return true;
+  if (open_signs > 0 || unanswered) return true;
   // A slot that is to blame stays until g+1 others agree.
   const std::vector<SlotId> doubtful = slots_of(static_cast<SlotMask>(table.active() & blamed()));
   return std::any_of(doubtful.begin(), doubtful.end(),

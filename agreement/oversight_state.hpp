@@ -193,6 +193,8 @@ struct Oversight::State {
   std::uint64_t open_signs = 0;   // ballots and checkpoints with sign_open
   std::optional<Seq> idle_watch;  // a closed batch that shows trouble: g+1 good slots have to agree on it
 
+  std::optional<Seq> unanswered;  // a presumed batch of which slots do not give the answers
+
   Micros quiet_since;
   Seq quiet_mark;  // closed through here a while ago: who voted for it has caught up
   Micros quiet_mark_at;

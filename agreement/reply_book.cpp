@@ -5,7 +5,8 @@
 
 namespace zz::agreement {
 
-ReplyBook::ReplyBook(const ReplyBookConfig& config) : config_(config) {
+ReplyBook::ReplyBook(const ReplyBookConfig& config)
+    : config_(config), questions_({.g = config.g, .client_window = config.client_window}) {
   ZZ_ASSERT(config_.sessions_max > 0 && config_.client_sessions_max > 0 && config_.client_window > 0);
 }
 
@@ -107,21 +108,48 @@ void ReplyBook::close(const BatchHeader& header, const std::vector<Digest>& repl
     if (session == nullptr) continue;  // made room for another since
     Entry* entry = entry_of(*session, reference.number);
     if (entry == nullptr || entry->n != header.n || entry->closed) continue;
-    entry->closed = true;
-    entry->digest = replies[i];
-    if (entry->has_body && reply_digest(entry->body.view()) != entry->digest) {
-      body_bytes_ -= entry->body.size();
-      entry->has_body = false;
-      entry->body = {};
-    }
-    const bool home = home_of(reference.session, config_.n) == config_.self;
-    if (entry->asked) {
-      tell(*session, *entry);
-      if (!entry->has_body) want_body(*session, *entry);
-    } else if (home ? entry->has_body : acks_unasked(reference.session)) {
-      tell(*session, *entry);
-    }  // a home node without the body yet tells when it comes
+    settle(*session, *entry, replies[i]);
   }
+}
+
+// Requires that the entry is open.
+void ReplyBook::settle(Session& session, Entry& entry, const Digest& digest) {
+  entry.closed = true;
+  entry.digest = digest;
+  if (entry.n <= presumed_) questions_.close(session.client, session.id, entry.number);
+  if (entry.has_body && reply_digest(entry.body.view()) != entry.digest) {
+    body_bytes_ -= entry.body.size();
+    entry.has_body = false;
+    entry.body = {};
+  }
+  const bool home = home_of(session.id, config_.n) == config_.self;
+  if (entry.asked) {
+    tell(session, entry);
+    if (!entry.has_body) want_body(session, entry);
+  } else if (home ? entry.has_body : acks_unasked(session.id)) {
+    tell(session, entry);
+  }  // a home node without the body yet tells when it comes
+}
+
+Refusal ReplyBook::digests(SlotId slot, const BatchHeader& header, const ReplyDigests& message) {
+  for (const ReplyDigests::Item& item : message.items) {
+    if (item.index >= header.references.size()) return Refusal::kMalformed;
+  }
+  Refusal worst = Refusal::kNone;
+  for (const ReplyDigests::Item& item : message.items) {
+    const Reference& reference = header.references[item.index];
+    const ReplyQuestions::Heard heard =
+        questions_.hear(slot, reference.client, reference.session, reference.number, item.digest);
+    Session* session = find(reference.client, reference.session);
+    Entry* entry = session == nullptr ? nullptr : entry_of(*session, reference.number);
+    const bool known = entry != nullptr && entry->n == header.n && entry->closed;
+    if (known && entry->digest != item.digest) worst = Refusal::kConflict;
+    if (worst != Refusal::kConflict && !known && heard.refusal != Refusal::kNone) worst = heard.refusal;
+    if (heard.settled && entry != nullptr && entry->n == header.n && !entry->closed) {
+      settle(*session, *entry, *heard.settled);
+    }
+  }
+  return worst;
 }
 
 void ReplyBook::keep_body(Session& session, Entry& entry, const SharedBytes& body) {
@@ -173,6 +201,9 @@ Refusal ReplyBook::ask(ClientId client, SessionId session_id, RequestNumber numb
   Entry* entry = session == nullptr ? nullptr : entry_of(*session, number);
   if (entry == nullptr) return Refusal::kSessionExpired;
   entry->asked = true;
+  if (!entry->closed && entry->n <= presumed_) {
+    return questions_.open({entry->n, entry->index, client, session_id, number});
+  }
   if (!entry->closed) return Refusal::kNone;
   tell(*session, *entry);
   if (!entry->has_body) want_body(*session, *entry);
@@ -216,6 +247,7 @@ ReplyBookOutput ReplyBook::take_output() {
   }
   out.fetch = std::move(fetch_);
   fetch_.clear();
+  out.ask = questions_.take_due();
   return out;
 }
 

@@ -6,17 +6,22 @@
 // client's only at sessions_max (crypto/cluster_check.cpp keeps a cluster from getting there).
 //
 // A request's life here: open (ordered at n) -> closed (digest known) -> its body at hand, where this node is
-// the session's home or was asked. Bodies may come before the close; they count only when their digest fits.
+// the session's home or was asked. Bodies may come before the close; they count only when their digest fits. Requests
+// of a batch that is closed elsewhere only (presume_closed) are closed here one by one, as clients ask for them
+// (ReplyQuestions).
 
+#include <algorithm>
 #include <deque>
 #include <list>
 #include <map>
 #include <memory>
+#include <optional>
 #include <unordered_map>
 #include <vector>
 
 #include "agreement/delivery.hpp"
 #include "agreement/messages.hpp"
+#include "agreement/reply_questions.hpp"
 #include "base/refusal.hpp"
 
 namespace zz::agreement {
@@ -31,6 +36,7 @@ struct ReplyBookConfig {
   std::size_t ack_bytes_max = 1u << 20;       // body bytes of one Acks; one larger body travels alone
   std::size_t turn_bytes_max = 8u << 20;      // body bytes to one session per take_output; the rest waits
   std::uint64_t body_bytes_max = 256u << 20;  // bodies kept for repeats, all sessions; the oldest go first
+  std::uint32_t g = 1;                        // execution faults
 };
 
 struct ReplyBookOutput {
@@ -41,6 +47,7 @@ struct ReplyBookOutput {
   std::vector<ToClient> acks;
   // Bodies this node needs from an executor whose vote agreed on n.
   std::vector<FetchReplies> fetch;
+  std::vector<FetchReplies> ask;  // digests, of every slot's current incarnation
 };
 
 class ReplyBook {
@@ -54,9 +61,19 @@ class ReplyBook {
   // Bodies from an executor. `header` is batch message.n's. kMalformed: an index outside the batch.
   Refusal bodies(const BatchHeader& header, const Replies& message);
   // The client wants this (known) request answered by this node. kNone: it is, or will be once closed;
-  // kSessionExpired: not known here any more.
+  // kSessionExpired: not known here any more; kQuota: so much else was asked for that slots have to be asked about.
   Refusal ask(ClientId client, SessionId session, RequestNumber number);
+  // What is open up to n is closed elsewhere (a stable checkpoint). close() may still come.
+  void presume_closed(Seq n) { presumed_ = std::max(presumed_, n); }
+  // What a slot's current incarnation says of batch message.n, whose header this is. kMalformed: an index outside the
+  // batch; kNotWanted: it was not asked for; kConflict: another digest is known to be right.
+  Refusal digests(SlotId slot, const BatchHeader& header, const ReplyDigests& message);
+  // Some incarnation is not current any more.
+  void forget_words() { questions_.forget_words(); }
 
+  void tick(Micros now) { questions_.tick(now); }
+  // A batch of which clients have wanted an answer for long that slots do not give; as of the last tick.
+  [[nodiscard]] std::optional<Seq> in_vain() const { return questions_.in_vain(); }
   [[nodiscard]] ReplyBookOutput take_output();
 
  private:
@@ -103,6 +120,7 @@ class ReplyBook {
   Entry* entry_of(Session& session, RequestNumber number);
   [[nodiscard]] bool acks_unasked(SessionId session) const;
   void tell(Session& session, Entry& entry);
+  void settle(Session& session, Entry& entry, const Digest& digest);
   // Moves what may leave this turn; true when some stays.
   bool take_pending(Session& session, ReplyBookOutput& out);
   void want_body(Session& session, Entry& entry);
@@ -114,6 +132,8 @@ class ReplyBook {
   std::map<ClientId, std::list<Session*>> by_client_;   // the same, each client's
   std::vector<Session*> touched_;                       // have pending acks
   std::vector<FetchReplies> fetch_;
+  ReplyQuestions questions_;
+  Seq presumed_;
   std::deque<Kept> kept_;
   std::uint64_t body_bytes_ = 0;
   Session* last_ = nullptr;  // the session looked up last: references of a batch come in runs

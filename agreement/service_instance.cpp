@@ -32,7 +32,7 @@ CheckpointRules checkpoint_rules(const crypto::Limits& limits) {
   return {limits.checkpoint_batches, limits.checkpoint_requests, limits.checkpoint_bytes};
 }
 
-ReplyBookConfig book_config(const crypto::ClusterFile& cluster, NodeId self) {
+ReplyBookConfig book_config(const crypto::ClusterFile& cluster, NodeId self, std::uint32_t g) {
   ReplyBookConfig config;
   config.self = self;
   config.n = cluster.n();
@@ -40,6 +40,7 @@ ReplyBookConfig book_config(const crypto::ClusterFile& cluster, NodeId self) {
   config.client_window = cluster.limits.client_window;
   config.sessions_max = cluster.limits.sessions_max;
   config.client_sessions_max = cluster.limits.client_sessions_max;
+  config.g = g;
   return config;
 }
 
@@ -55,7 +56,7 @@ ServiceInstance::ServiceInstance(const crypto::ClusterFile& cluster, ServiceId s
       oversight_(cluster, service, self, key, observer),
       replica_(replica_config(cluster, service, self), authority_, oversight_, observer),
       log_(cluster.limits.history_bytes_max),
-      book_(book_config(cluster, self)),
+      book_(book_config(cluster, self, cluster.services[service.value].g)),
       checkpoints_(checkpoint_rules(cluster.limits), service, self, cluster.f, authority_, observer),
       catch_up_(self, cluster.n(), Micros{std::int64_t{cluster.timing.body_timeout_ms} * 1'000}, authority_),
       relay_({.slots = static_cast<std::uint32_t>(cluster.services[service.value].slots.size())}),
@@ -238,6 +239,10 @@ Refusal ServiceInstance::from_executor(const crypto::Peer& peer, Message& messag
   if (auto* m = std::get_if<Replies>(&message.body)) {
     return take_replies(executor->second, std::move(*m));
   }
+  if (auto* m = std::get_if<ReplyDigests>(&message.body)) {
+    if (m->n.value == 0 || m->n > log_.last()) return Refusal::kNotWanted;
+    return book_.digests(peer.slot, *log_.at(m->n).header, *m);
+  }
   return Refusal::kWrongRole;
 }
 
@@ -305,8 +310,7 @@ Refusal ServiceInstance::take_request(ClientId client, SessionId session, Reques
   const Refusal refusal = replica_.vouch(std::move(request));
   if (refusal == Refusal::kNone) return refusal;
   if (refusal == Refusal::kDuplicate) {  // asks for its answer again; one not delivered yet is answered in time
-    static_cast<void>(book_.ask(client, session, item.number));
-    return Refusal::kNone;
+    return book_.ask(client, session, item.number) == Refusal::kQuota ? Refusal::kQuota : Refusal::kNone;
   }
   reject(client, session, item.number, refusal);
   return refusal;
@@ -352,6 +356,8 @@ void ServiceInstance::tick(Micros monotonic, Micros wall) {
   oversight_.tick(monotonic);
   catch_up_.tick(monotonic);
   relay_.tick(monotonic);
+  book_.tick(monotonic);
+  oversight_.unanswered(book_.in_vain());
 }
 
 bool ServiceInstance::run_ordering() {
@@ -384,7 +390,14 @@ void ServiceInstance::take_delivery(Delivery& batch) {
     const CertificatePtr proof = checkpoints_.covering(n);
     if (stable_n(proof) == n) oversight_.confirm_root(n, proof->state.root);
   }
-  oversight_.presume_closed(std::min(stable(), n));
+  presume_closed();
+}
+
+// What 2f+1 nodes have closed.
+void ServiceInstance::presume_closed() {
+  const Seq n = std::min(stable(), log_.last());
+  oversight_.presume_closed(n);
+  book_.presume_closed(n);
 }
 
 bool ServiceInstance::run_oversight() {
@@ -400,6 +413,7 @@ bool ServiceInstance::run_oversight() {
   if (out.table_changed) {
     outlet_.to_all_hosts(wrap(oversight_.notice()));
     outlet_.drop_stale_executors(service_);
+    book_.forget_words();
   }
   return !out.propose.empty() || !out.closed.empty() || !out.roots.empty() || out.table_changed;
 }
@@ -423,7 +437,7 @@ bool ServiceInstance::run_checkpoints() {
     oversight_.confirm_root(stable(), out.stable->state.root);
     for (const auto& [slot, executor] : executors_) tell_stable(slot, executor.incarnation);
   }
-  oversight_.presume_closed(std::min(stable(), log_.last()));
+  presume_closed();
   if (learner_free_at_ && stable() >= *learner_free_at_) {
     learner_ = false;
     learner_free_at_.reset();
@@ -458,10 +472,19 @@ void ServiceInstance::fetch_replies(FetchReplies wanted) {
   }
 }
 
+void ServiceInstance::ask_slots(FetchReplies wanted) {
+  const Message message = wrap(std::move(wanted));
+  for (const auto& [slot, executor] : executors_) {
+    if (!oversight_.is_current(slot, executor.incarnation)) continue;
+    static_cast<void>(outlet_.to_executor(service_, slot, executor.incarnation, message));
+  }
+}
+
 void ServiceInstance::run_replies() {
   ReplyBookOutput out = book_.take_output();
   for (ReplyBookOutput::ToClient& to : out.acks) outlet_.to_client(to.client, wrap(std::move(to.acks)));
   for (FetchReplies& wanted : out.fetch) fetch_replies(std::move(wanted));
+  for (FetchReplies& wanted : out.ask) ask_slots(std::move(wanted));
 }
 
 void ServiceInstance::run_streams() {

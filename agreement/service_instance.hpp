@@ -113,6 +113,8 @@ class ServiceInstance {
   void run_streams();
   void run_relay();
   void fetch_replies(FetchReplies wanted);
+  void ask_slots(FetchReplies wanted);
+  void presume_closed();
   void tell_stable(SlotId slot, Incarnation incarnation);
   [[nodiscard]] Message wrap(Body body) const { return Message{service_, std::move(body)}; }
 

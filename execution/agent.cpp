@@ -553,6 +553,7 @@ void Agent::Impl::carry_out(ExecutorOutput output) {
   }
   for (const ExecutorOutput::VotePtr& vote : output.votes) send_vote(encoded(*vote));
   for (ExecutorOutput::RepliesTo& to : output.replies) send(nodes_[to.to.value], encoded(std::move(to.replies)));
+  for (ExecutorOutput::DigestsTo& to : output.digests) send(nodes_[to.to.value], encoded(std::move(to.digests)));
   for (ExecutorOutput::CheckpointTo& to : output.checkpoints) {
     to.checkpoint.signature = key_->sign(agreement::exec_checkpoint_fields(cluster_.id, to.checkpoint));
     const SharedBytes bytes = encoded(to.checkpoint);

@@ -255,6 +255,7 @@ Refusal Executor::step(NodeId from, const agreement::FetchReplies& message) {
   if (!known(from)) return Refusal::kUnknownPeer;
   if (phase_ != Phase::kRunning) return Refusal::kNotReady;
   if (fetch_bytes_waiting_ > kFetchBytesWaiting) return Refusal::kQueueFull;
+  if (message.digests) return tell_digests(from, message);
   agreement::Replies replies{message.n, {}};
   std::size_t bytes = 0;
   std::size_t total = 0;
@@ -277,6 +278,19 @@ Refusal Executor::step(NodeId from, const agreement::FetchReplies& message) {
   flush();
   fetch_bytes_waiting_ += total;
   return total > 0 || message.items.empty() ? Refusal::kNone : Refusal::kNotReady;
+}
+
+// Also of what it has executed before it has voted for the batch: it is what the vote will say.
+Refusal Executor::tell_digests(NodeId from, const agreement::FetchReplies& message) {
+  agreement::ReplyDigests told{message.n, {}};
+  for (const agreement::FetchReplies::Item& item : message.items) {
+    const SessionTable::Lookup found = own_.sessions().look_up(item.client, item.session, item.number);
+    if (found.verdict != SessionTable::Verdict::kRun) told.items.push_back({item.index, found.digest});
+  }
+  if (told.items.empty()) return message.items.empty() ? Refusal::kNone : Refusal::kNotReady;
+  fetch_bytes_waiting_ += told.items.size() * sizeof(agreement::ReplyDigests::Item);
+  out_.digests.push_back({from, std::move(told)});
+  return Refusal::kNone;
 }
 
 // The node asks again.

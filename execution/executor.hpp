@@ -52,7 +52,7 @@ inline constexpr std::size_t kVoteBytesKept = (8u << 20) + kVotesKept * sizeof(a
 // Bodies in one Replies message, and in the answer to one FetchReplies. One larger body travels alone.
 inline constexpr std::size_t kRepliesBytesMax = 1u << 20;
 inline constexpr std::size_t kFetchBytesMax = 8u << 20;
-// Bodies in answers to FetchReplies that wait for take_output.
+// Bodies and digests in answers to FetchReplies that wait for take_output.
 inline constexpr std::size_t kFetchBytesWaiting = 32u << 20;
 // Certificates whose signatures are checked, per node and tick.
 inline constexpr std::uint32_t kChecksPerTick = 2;
@@ -95,6 +95,10 @@ struct ExecutorOutput {
     NodeId to;
     agreement::Replies replies;
   };
+  struct DigestsTo {
+    NodeId to;
+    agreement::ReplyDigests digests;
+  };
   struct CheckpointTo {
     std::optional<NodeId> to;              // nothing: every connected node
     agreement::ExecCheckpoint checkpoint;  // the caller signs it
@@ -115,12 +119,13 @@ struct ExecutorOutput {
   std::vector<VoteAgain> votes_again;
   std::vector<VotePtr> votes;  // to every connected node
   std::vector<RepliesTo> replies;
+  std::vector<DigestsTo> digests;
   std::vector<CheckpointTo> checkpoints;
   // The newest stable checkpoint whose snapshot is here: what is worth to be persisted.
   std::optional<Stable> stable;
   [[nodiscard]] bool empty() const {
     return ended.empty() && !adopted && wants.empty() && subscribe.empty() && votes_again.empty() && votes.empty() &&
-           replies.empty() && checkpoints.empty() && !stable;
+           replies.empty() && digests.empty() && checkpoints.empty() && !stable;
   }
 };
 
@@ -253,6 +258,7 @@ class Executor {
   void strike_liar(NodeId node);
   void missed(NodeId node, Seq n);
   void resume_streams();
+  Refusal tell_digests(NodeId from, const agreement::FetchReplies& message);
   void want_body(const std::vector<state::Want>& missing);
   bool take_checkpoint();
   void compare();

@@ -411,6 +411,7 @@ TEST(Codec, RefusesListsLongerThanTheirLimit) {
       {{}, Vote{{}, {}, {}, {}, std::vector<Digest>(4)}},
       {{}, Replies{{}, std::vector<Replies::Item>(4)}},
       {{}, FetchReplies{{}, std::vector<FetchReplies::Item>(4)}},
+      {{}, ReplyDigests{{}, std::vector<ReplyDigests::Item>(4)}},
       {{}, Headers{{header}}},
       {{}, VouchQuery{std::vector<Reference>(4)}},
       {{}, Vouched{std::vector<Reference>(4)}},
@@ -606,6 +607,7 @@ TEST(Codec, RefusesNumbersThatNameNothing) {
   EXPECT_EQ(refusal_of({{}, Rejected{{}, {}, 200}}), Refusal::kMalformed);
   EXPECT_EQ(refusal_of({{}, Replies{{}, {{kLimits.batch_requests_max, {}}}}}), Refusal::kMalformed);
   EXPECT_EQ(refusal_of({{}, FetchReplies{{}, {{kLimits.batch_requests_max, {}, {}, {}}}}}), Refusal::kMalformed);
+  EXPECT_EQ(refusal_of({{}, ReplyDigests{{}, {{kLimits.batch_requests_max, {}}}}}), Refusal::kMalformed);
   EXPECT_EQ(refusal_of({{}, FetchState{0, {}, {}, {{2, 0, 16, 0, {}}}, {{0, 16, true}}}}), Refusal::kNone);
   EXPECT_EQ(refusal_of({{}, FetchState{0, {}, {}, {{3, 0, 0, 0, {}}}, {}}}), Refusal::kMalformed);
   EXPECT_EQ(refusal_of({{}, FetchState{0, {}, {}, {{1, 0, 17, 0, {}}}, {}}}), Refusal::kMalformed);

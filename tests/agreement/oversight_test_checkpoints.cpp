@@ -370,5 +370,29 @@ TEST_F(OversightRoots, ABeginningIsNoExcuseForWhoHasVoted) {
   EXPECT_EQ(desk.said(0)->why, Suspicion::kLate);
 }
 
+// What slots owe a client besides votes: a node that lost their votes for a batch below a stable checkpoint.
+TEST_F(OversightRoots, DoNotHelpWhoIsNotToldHowABatchWasClosed) {
+  const std::uint64_t n = closed_checkpoint(desk);
+  desk.core->unanswered(std::nullopt);
+  desk.pass(10);
+  expect_quiet(desk);
+  desk.core->unanswered(Seq{n});
+  desk.pass(10);
+  ASSERT_EQ(desk.out.wakes.size(), 1u);
+  EXPECT_EQ(desk.out.wakes[0].wake.slot, SlotId{2});
+  EXPECT_EQ(desk.out.wakes[0].wake.sign, static_cast<std::uint8_t>(Sign::kOverdue));
+  EXPECT_TRUE(desk.out.suspects.empty()) << "nobody knows who is to blame";
+  desk.core->unanswered(Seq{n});
+  desk.pass(10);
+  EXPECT_EQ(desk.core->stats().divergences, 1u) << "it is the same trouble";
+  wake(n);
+  desk.core->unanswered(std::nullopt);
+  desk.clear();
+  desk.pass(4 * late_ms());
+  EXPECT_TRUE(desk.out.wakes.empty());
+  ASSERT_TRUE(desk.said(2).has_value());
+  EXPECT_EQ(desk.said(2)->why, Suspicion::kSurplus);
+}
+
 }  // namespace
 }  // namespace zz::agreement

@@ -176,6 +176,15 @@ struct Maker {
       id(item.session);
       id(item.number);
     }
+    m.digests = prng.below(2) == 1;
+  }
+  void make(ReplyDigests& m) {
+    id(m.n);
+    m.items.resize(count());
+    for (auto& item : m.items) {
+      item.index = static_cast<std::uint32_t>(prng.below(kLimits.batch_requests_max));
+      fill(item.digest.bytes);
+    }
   }
   void make(Wake& m) {
     m.service = service;
@@ -479,8 +488,13 @@ bool same(const Replies& a, const Replies& b) {
                                  [](const auto& x, const auto& y) { return x.index == y.index && x.body == y.body; });
 }
 bool same(const FetchReplies& a, const FetchReplies& b) {
-  return a.n == b.n && all_equal(a.items, b.items, [](const auto& x, const auto& y) {
+  return a.n == b.n && a.digests == b.digests && all_equal(a.items, b.items, [](const auto& x, const auto& y) {
            return std::tie(x.index, x.client, x.session, x.number) == std::tie(y.index, y.client, y.session, y.number);
+         });
+}
+bool same(const ReplyDigests& a, const ReplyDigests& b) {
+  return a.n == b.n && all_equal(a.items, b.items, [](const auto& x, const auto& y) {
+           return x.index == y.index && x.digest == y.digest;
          });
 }
 bool same(const Wake& a, const Wake& b) {
@@ -579,12 +593,12 @@ LogRecord random_record(Prng& prng, std::size_t kind, ServiceId service, const R
 
 const char* kind_name(std::size_t kind) {
   static constexpr const char* kNames[] = {
-      "PrePrepare",   "Prepare",   "Commit",      "FetchBodies", "Bodies",     "Requests",    "Acks",
-      "Rejected",     "Subscribe", "Orders",      "Batch",       "Vote",       "Replies",     "FetchReplies",
-      "Wake",         "Suspect",   "EpochNotice", "Join",        "SlotDead",   "StatusQuery", "StatusReport",
-      "FetchHeaders", "Headers",   "Checkpoint",  "Stable",      "FetchOrder", "OrderProof",  "ViewChange",
-      "NewView",      "Progress",  "VouchQuery",  "Vouched",     "Propose",    "Closings",    "ExecCheckpoint",
-      "FetchState",   "StateParts"};
+      "PrePrepare",   "Prepare",    "Commit",      "FetchBodies", "Bodies",     "Requests",    "Acks",
+      "Rejected",     "Subscribe",  "Orders",      "Batch",       "Vote",       "Replies",     "FetchReplies",
+      "Wake",         "Suspect",    "EpochNotice", "Join",        "SlotDead",   "StatusQuery", "StatusReport",
+      "FetchHeaders", "Headers",    "Checkpoint",  "Stable",      "FetchOrder", "OrderProof",  "ViewChange",
+      "NewView",      "Progress",   "VouchQuery",  "Vouched",     "Propose",    "Closings",    "ExecCheckpoint",
+      "FetchState",   "StateParts", "ReplyDigests"};
   static_assert(std::size(kNames) == kKinds);
   return kNames[kind];
 }

@@ -331,5 +331,152 @@ TEST_F(ReplyBookTest, BodiesLeaveInBoundedMessagesAndBoundedTurns) {
   EXPECT_EQ(turns, 2u);
 }
 
+// ---- batches that are closed elsewhere -------------------------------------------------------------------------
+
+// Node 3's book (not the home), with a batch below a stable checkpoint of which it saw no votes.
+class PresumedClosed : public ReplyBookTest {
+ protected:
+  PresumedClosed() {
+    book.open(b);
+    book.presume_closed(Seq{1});
+    book.tick(now);
+  }
+  std::vector<FetchReplies> ask(std::uint64_t number) {
+    EXPECT_EQ(book.ask(kClient, session, RequestNumber{number}), Refusal::kNone);
+    return book.take_output().ask;
+  }
+  Refusal say(std::uint16_t slot, std::uint32_t index, const Digest& digest) {
+    return book.digests(SlotId{slot}, *b.header, ReplyDigests{Seq{1}, {{index, digest}}});
+  }
+  std::vector<FetchReplies> pass(std::int64_t ms) {
+    std::vector<FetchReplies> asked;
+    for (std::int64_t gone = 0; gone < ms; gone += 10) {
+      now.value += 10'000;
+      book.tick(now);
+      for (FetchReplies& one : book.take_output().ask) asked.push_back(std::move(one));
+    }
+    return asked;
+  }
+
+  const SessionId session{5};
+  const Delivery b = batch(1, session, {1, 2});
+  ReplyBook book{config(3)};
+  Micros now{1'000'000'000};
+};
+
+TEST_F(PresumedClosed, IsAskedOfSlotsWhenAClientWantsItAndAnsweredOnceGPlusOneSayTheSame) {
+  const auto asked = ask(2);
+  ASSERT_EQ(asked.size(), 1u);
+  EXPECT_TRUE(asked[0].digests);
+  EXPECT_EQ(asked[0].n, Seq{1});
+  ASSERT_EQ(asked[0].items.size(), 1u);
+  EXPECT_EQ(asked[0].items[0].index, 1u);
+  EXPECT_EQ(asked[0].items[0].number, RequestNumber{2});
+  EXPECT_EQ(say(0, 1, digest_of("two")), Refusal::kNone);
+  EXPECT_TRUE(book.take_output().acks.empty()) << "one slot may lie";
+  EXPECT_EQ(say(0, 1, digest_of("two")), Refusal::kDuplicate);
+  EXPECT_EQ(say(2, 1, digest_of("a lie")), Refusal::kNone);
+  EXPECT_TRUE(book.take_output().acks.empty());
+  EXPECT_EQ(say(1, 1, digest_of("two")), Refusal::kNone);
+  ReplyBookOutput out = book.take_output();
+  ASSERT_EQ(out.acks.size(), 1u);
+  ASSERT_EQ(out.acks[0].acks.items.size(), 1u);
+  EXPECT_EQ(out.acks[0].acks.items[0].number, RequestNumber{2});
+  EXPECT_EQ(out.acks[0].acks.items[0].reply_digest, digest_of("two"));
+  ASSERT_EQ(out.fetch.size(), 1u) << "and the body as always";
+  EXPECT_FALSE(out.fetch[0].digests);
+  EXPECT_EQ(say(2, 1, digest_of("a lie")), Refusal::kConflict);
+  ASSERT_EQ(book.bodies(*b.header, Replies{Seq{1}, {{1, text("two")}}}), Refusal::kNone);
+  out = book.take_output();
+  ASSERT_EQ(out.acks.size(), 1u);
+  EXPECT_EQ(out.acks[0].acks.items[0].body.text(), "two");
+}
+
+TEST_F(PresumedClosed, IsNotAskedWhileItIsOnlyOpen) {
+  const Delivery open = batch(2, session, {3});
+  book.open(open);
+  EXPECT_TRUE(ask(3).empty());
+  book.presume_closed(Seq{2});
+  EXPECT_EQ(ask(3).size(), 1u);
+}
+
+TEST_F(PresumedClosed, IsAskedAgainAtGrowingIntervalsHoweverOftenTheClientAsks) {
+  EXPECT_EQ(ask(1).size(), 1u);
+  for (int i = 0; i < 100; ++i) EXPECT_TRUE(ask(1).empty());
+  EXPECT_FALSE(book.in_vain());
+  EXPECT_EQ(pass(4'900).size(), 5u) << "after 0.2, 0.4, 0.8, 1.6 and 1.6 s";
+  EXPECT_EQ(book.in_vain(), Seq{1});
+  EXPECT_EQ(say(0, 0, digest_of("one")), Refusal::kNone);
+  EXPECT_EQ(say(1, 0, digest_of("one")), Refusal::kNone);
+  EXPECT_TRUE(pass(4'000).empty());
+  EXPECT_FALSE(book.in_vain());
+}
+
+TEST_F(PresumedClosed, IsForgottenWithTheClientThatAskedForIt) {
+  ask(1);
+  pass(10'000);
+  ask(1);
+  EXPECT_FALSE(pass(19'000).empty());
+  pass(2'000);
+  EXPECT_TRUE(pass(30'000).empty());
+  EXPECT_FALSE(book.in_vain());
+  EXPECT_EQ(say(0, 0, digest_of("one")), Refusal::kNotWanted);
+  EXPECT_EQ(ask(1).size(), 1u) << "who asks again is heard again";
+}
+
+// Otherwise g faulty slots now, and g others that were faulty before they were replaced, would make an answer.
+TEST_F(PresumedClosed, IsNotAnsweredByAnIncarnationThatIsOver) {
+  ask(1);
+  EXPECT_EQ(say(0, 0, digest_of("a lie")), Refusal::kNone);
+  book.forget_words();
+  EXPECT_EQ(say(1, 0, digest_of("a lie")), Refusal::kNone);
+  EXPECT_TRUE(book.take_output().acks.empty());
+  EXPECT_EQ(pass(300).size(), 1u) << "the others are asked again soon";
+  EXPECT_EQ(say(0, 0, digest_of("one")), Refusal::kNone);
+  EXPECT_EQ(say(2, 0, digest_of("one")), Refusal::kNone);
+  const ReplyBookOutput out = book.take_output();
+  ASSERT_EQ(out.acks.size(), 1u);
+  EXPECT_EQ(out.acks[0].acks.items[0].reply_digest, digest_of("one"));
+}
+
+TEST_F(PresumedClosed, EndsWithoutAnAnswerWhenGPlusOneSlotsHaveEvictedTheSession) {
+  ask(1);
+  EXPECT_EQ(say(0, 0, digest_of("one")), Refusal::kNone) << "it is behind";
+  EXPECT_EQ(say(1, 0, Digest{}), Refusal::kNone);
+  EXPECT_EQ(say(0, 0, Digest{}), Refusal::kNone) << "its last word counts";
+  EXPECT_TRUE(book.take_output().acks.empty());
+  EXPECT_TRUE(pass(10'000).empty());
+  EXPECT_FALSE(book.in_vain());
+}
+
+TEST_F(PresumedClosed, IsAnsweredByVotesToo) {
+  ask(1);
+  book.close(*b.header, {digest_of("one"), digest_of("two")});
+  ASSERT_EQ(book.take_output().acks.size(), 1u);
+  EXPECT_TRUE(pass(5'000).empty());
+  EXPECT_EQ(say(0, 0, digest_of("one")), Refusal::kNone);
+  EXPECT_EQ(say(0, 0, digest_of("a lie")), Refusal::kConflict);
+}
+
+TEST_F(PresumedClosed, TakesNoWordsThatNobodyAskedFor) {
+  EXPECT_EQ(say(0, 0, digest_of("one")), Refusal::kNotWanted);
+  EXPECT_EQ(say(0, 2, digest_of("one")), Refusal::kMalformed);
+  ask(1);
+  EXPECT_EQ(say(0, 1, digest_of("two")), Refusal::kNotWanted);
+}
+
+TEST_F(PresumedClosed, IsAskedForAWindowOfRequestsPerClient) {
+  const SessionId other{6};
+  const Delivery more = batch(2, other, {1, 2, 3, 4});
+  book.open(more);
+  book.presume_closed(Seq{2});
+  for (const std::uint64_t number : {1u, 2u, 3u, 4u}) {
+    EXPECT_EQ(book.ask(kClient, other, RequestNumber{number}), Refusal::kNone);
+  }
+  EXPECT_EQ(book.ask(kClient, session, RequestNumber{1}), Refusal::kQuota);
+  EXPECT_EQ(book.ask(kClient, other, RequestNumber{4}), Refusal::kNone) << "it is asked for already";
+  EXPECT_EQ(book.take_output().ask.size(), 1u) << "of one batch in one message";
+}
+
 }  // namespace
 }  // namespace zz::agreement

@@ -22,7 +22,9 @@ class Told final : public Outlet {
   void to_node(NodeId, const Message&) override {}
   void to_host(HostId, const Message&) override {}
   void to_all_hosts(const Message&) override {}
-  void to_client(ClientId, const Message&) override {}
+  void to_client(ClientId, const Message& message) override {
+    if (const auto* some = std::get_if<Acks>(&message.body)) acks.push_back(*some);
+  }
   bool to_executor(ServiceId, SlotId slot, Incarnation, const Message& message) override {
     all.emplace_back(slot, message);
     if (const auto* orders = std::get_if<Orders>(&message.body)) from.push_back(orders->first_n);
@@ -34,19 +36,28 @@ class Told final : public Outlet {
   void sync(ServiceId) override {}
 
   std::vector<Seq> from;
+  std::vector<Acks> acks;
   std::vector<std::pair<SlotId, Message>> all;
 };
 
-// Slots 0 and 1 have joined with batch 1; twelve more batches are ordered.
+// Slots 0 and 1 have joined with batch 1; twelve more batches are ordered, the last one with a request.
 class Subscriptions : public ::testing::Test {
  protected:
   Subscriptions() {
+    auto made = std::make_shared<Request>();
+    made->session = SessionId{1};
+    made->number = RequestNumber{1};
+    made->digest = request_digest(ServiceId{0}, made->client, made->session, made->number, 0, {});
+    const RequestPtr request = made;
     Recovered recovered;
     for (std::uint64_t n = 1; n <= 13; ++n) {
       std::vector<SystemOp> system;
       if (n == 1) system = {parties.join(SlotId{0}, Incarnation{1}), parties.join(SlotId{1}, Incarnation{1})};
       const Delivery batch = make_delivery(Seq{n}, 0, std::move(system));
-      recovered.ordered.push_back({Seq{n}, batch_digest(*batch.header), batch.header, {}});
+      auto header = std::make_shared<BatchHeader>(*batch.header);
+      if (n == 13) header->references.push_back(reference_of(*request));
+      recovered.ordered.push_back({Seq{n}, batch_digest(*header), header, {}});
+      if (n == 13) recovered.ordered.back().requests.push_back(request);
     }
     instance.restore(recovered);
     instance.tick(Micros{}, Micros{});
@@ -148,6 +159,37 @@ TEST_F(State, IsRelayedBetweenExecutors) {
   EXPECT_EQ(answers[0].second.parts[0].bytes.text(), "object");
   instance.peer_down(other);
   EXPECT_EQ(say(executor, wish), Refusal::kNotReady);
+}
+
+// A node that was restarted has no votes for what a checkpoint covers; the slots that are awake have them neither.
+TEST_F(State, SaysHowRequestsBelowAStableCheckpointWereAnswered) {
+  const auto ask_for_it = [&] {
+    EXPECT_EQ(say({crypto::Role::kClient, 0}, Requests{SessionId{1}, {{RequestNumber{1}, 0, {}}}}), Refusal::kNone);
+  };
+  told.all.clear();
+  ask_for_it();
+  EXPECT_THAT(told_of<FetchReplies>(), IsEmpty()) << "its votes may come";
+  become_stable(128);
+  told.all.clear();
+  instance.peer_up(other);
+  ask_for_it();
+  const auto questions = told_of<FetchReplies>();
+  ASSERT_THAT(questions, SizeIs(2)) << "of all that are connected";
+  EXPECT_TRUE(questions[0].second.digests);
+  EXPECT_EQ(questions[0].second.n, Seq{13});
+  told.acks.clear();
+  const Digest digest = reply_digest(as_bytes("yes"));
+  EXPECT_EQ(say(executor, ReplyDigests{Seq{14}, {{0, digest}}}), Refusal::kNotWanted);
+  EXPECT_EQ(say(executor, ReplyDigests{Seq{13}, {{1, digest}}}), Refusal::kMalformed);
+  EXPECT_EQ(say(executor, ReplyDigests{Seq{13}, {{0, digest}}}), Refusal::kNone);
+  EXPECT_EQ(say(executor, ReplyDigests{Seq{13}, {{0, digest}}}), Refusal::kDuplicate);
+  EXPECT_THAT(told.acks, IsEmpty());
+  EXPECT_EQ(say(other, ReplyDigests{Seq{13}, {{0, digest}}}), Refusal::kNone);
+  ASSERT_THAT(told.acks, SizeIs(1));
+  EXPECT_EQ(told.acks[0].items[0].reply_digest, digest);
+  const auto bodies = told_of<FetchReplies>();
+  ASSERT_THAT(bodies, SizeIs(1)) << "and whoever is asked for the body";
+  EXPECT_FALSE(bodies[0].second.digests);
 }
 
 TEST_F(Subscriptions, OfASlotAreAnsweredEightTimesPerBodyTimeoutAndTheNewestWaits) {

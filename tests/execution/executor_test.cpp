@@ -472,6 +472,42 @@ TEST(Executor, HasNoBodyForARequestThatItHasNotExecuted) {
   EXPECT_THAT(slot.replies, IsEmpty());
 }
 
+TEST(Executor, TellsHowItsSessionTableSaysThatRequestsWereAnswered) {
+  Slot slot;
+  slot.all_up();
+  slot.deliver(make_batch(1, {{1, 1, "add k 5"}, {1, 2, "add k 5"}}));
+  slot.run();
+  slot.replies.clear();
+  const agreement::FetchReplies wanted{Seq{1},
+                                       {{0, ClientId{7}, SessionId{1}, RequestNumber{1}},
+                                        {1, ClientId{7}, SessionId{1}, RequestNumber{2}},
+                                        {2, ClientId{7}, SessionId{1}, RequestNumber{3}},
+                                        {3, ClientId{7}, SessionId{1}, RequestNumber{0}}},
+                                       true};
+  EXPECT_EQ(slot.core.step(NodeId{3}, wanted), Refusal::kNone);
+  const ExecutorOutput out = slot.core.take_output();
+  EXPECT_THAT(out.replies, IsEmpty());
+  ASSERT_EQ(out.digests.size(), 1u);
+  EXPECT_EQ(out.digests[0].to, NodeId{3});
+  EXPECT_EQ(out.digests[0].digests.n, Seq{1});
+  const auto& items = out.digests[0].digests.items;
+  ASSERT_EQ(items.size(), 3u) << "it has not executed number 3 yet";
+  EXPECT_EQ(items[0].digest, digest_of("5"));
+  EXPECT_EQ(items[1].index, 1u);
+  EXPECT_EQ(items[1].digest, digest_of("10"));
+  EXPECT_EQ(items[2].index, 3u);
+  EXPECT_TRUE(items[2].digest.is_zero()) << "it will never be executed";
+}
+
+TEST(Executor, TellsNoDigestOfWhatItHasNotExecuted) {
+  Slot slot;
+  slot.all_up();
+  const agreement::FetchReplies wanted{Seq{1}, {{0, ClientId{7}, SessionId{1}, RequestNumber{2}}}, true};
+  EXPECT_EQ(slot.core.step(NodeId{3}, wanted), Refusal::kNotReady);
+  EXPECT_THAT(slot.core.take_output().digests, IsEmpty());
+  EXPECT_EQ(slot.core.step(NodeId{4}, wanted), Refusal::kUnknownPeer);
+}
+
 TEST(Executor, GivesEveryRequestOfABatchTheAgreedTimeAndSeed) {
   Slot a;
   Slot b;

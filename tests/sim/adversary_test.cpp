@@ -156,6 +156,7 @@ TEST(AdversaryTest, EveryKindBearsEveryMessageAndIsAFunctionOfItsSeed) {
                                      Orders{},
                                      Batch{Stage::header(1, 1), {}, {request}},
                                      FetchReplies{},
+                                     ReplyDigests{},
                                      Wake{},
                                      Suspect{},
                                      EpochNotice{},

@@ -30,14 +30,14 @@ std::string_view to_string(Happening::Kind kind) {
 }
 
 std::string_view message_name(std::size_t kind) {
-  static_assert(kMessageKinds == 37, "the names below are in the order of agreement::Body");
+  static_assert(kMessageKinds == 38, "the names below are in the order of agreement::Body");
   static constexpr std::array<std::string_view, kMessageKinds> kNames = {
-      "PRE-PREPARE",   "PREPARE",    "COMMIT",       "FETCH-BODIES", "BODIES",      "REQUESTS",     "ACKS",
-      "REJECTED",      "SUBSCRIBE",  "ORDERS",       "BATCH",        "VOTE",        "REPLIES",      "FETCH-REPLIES",
-      "WAKE",          "SUSPECT",    "EPOCH-NOTICE", "JOIN",         "SLOT-DEAD",   "STATUS-QUERY", "STATUS-REPORT",
-      "FETCH-HEADERS", "HEADERS",    "CHECKPOINT",   "STABLE",       "FETCH-ORDER", "ORDER-PROOF",  "VIEW-CHANGE",
-      "NEW-VIEW",      "PROGRESS",   "VOUCH-QUERY",  "VOUCHED",      "PROPOSE",     "CLOSINGS",     "EXEC-CHECKPOINT",
-      "FETCH-STATE",   "STATE-PARTS"};
+      "PRE-PREPARE",   "PREPARE",     "COMMIT",       "FETCH-BODIES", "BODIES",      "REQUESTS",     "ACKS",
+      "REJECTED",      "SUBSCRIBE",   "ORDERS",       "BATCH",        "VOTE",        "REPLIES",      "FETCH-REPLIES",
+      "WAKE",          "SUSPECT",     "EPOCH-NOTICE", "JOIN",         "SLOT-DEAD",   "STATUS-QUERY", "STATUS-REPORT",
+      "FETCH-HEADERS", "HEADERS",     "CHECKPOINT",   "STABLE",       "FETCH-ORDER", "ORDER-PROOF",  "VIEW-CHANGE",
+      "NEW-VIEW",      "PROGRESS",    "VOUCH-QUERY",  "VOUCHED",      "PROPOSE",     "CLOSINGS",     "EXEC-CHECKPOINT",
+      "FETCH-STATE",   "STATE-PARTS", "REPLY-DIGESTS"};
   return kNames[kind];
 }
 
@@ -52,7 +52,8 @@ struct Numbers {
   M operator()(const agreement::Batch& m) const { return {m.header ? m.header->n.value : 0, 0}; }
   M operator()(const agreement::Vote& m) const { return {m.n.value, m.epoch.value}; }
   M operator()(const agreement::Replies& m) const { return {m.n.value, 0}; }
-  M operator()(const agreement::FetchReplies& m) const { return {m.n.value, 0}; }
+  M operator()(const agreement::FetchReplies& m) const { return {m.n.value, m.digests ? 1u : 0u}; }
+  M operator()(const agreement::ReplyDigests& m) const { return {m.n.value, m.items.size()}; }
   M operator()(const agreement::Subscribe& m) const { return {m.from.value, m.bearer ? 1u : 0u}; }
   M operator()(const agreement::Wake& m) const { return {m.n.value, m.epoch.value}; }
   M operator()(const agreement::Suspect& m) const { return {m.n.value, m.epoch.value}; }

@@ -397,10 +397,23 @@ void SimHost::carry_out(const ExecutorOutput& out) {
   states_.erase(states_.begin(), states_.begin() + static_cast<std::ptrdiff_t>(out.votes.size()));
   if (vice_ == SlotVice::kSilent) return;
   for (const auto& to : out.replies) send_from_slot(to.to.value, to.replies);
+  for (const auto& to : out.digests) send_digests(to);
   for (const auto& checkpoint : out.checkpoints) {
     told_.emplace(checkpoint.checkpoint.n, checkpoint.checkpoint.root);
     send_checkpoint(checkpoint);
   }
+}
+
+// A slot that lies about its replies, lies about those of before, too.
+void SimHost::send_digests(const ExecutorOutput::DigestsTo& to) {
+  const bool lies = vice_ == SlotVice::kWrong || (vice_ == SlotVice::kSometimesWrong && chance(prng_, 3)) ||
+                    (vice_ == SlotVice::kTwoFaced && (deceived_ >> to.to.value & 1) != 0);
+  agreement::ReplyDigests said = to.digests;
+  if (lies) {
+    kernel_.count("byzantine-slot.wrong-digest");
+    for (agreement::ReplyDigests::Item& item : said.items) item.digest.bytes[0] ^= 1;
+  }
+  send_from_slot(to.to.value, std::move(said));
 }
 
 // A slot that lies about its replies, lies about its state too.

@@ -85,6 +85,7 @@ class SimHost final : public Observer {
   Refusal give_state(NodeId from, const agreement::FetchState& wish);
   bool fetch_state();
   bool carry_out_all();
+  void send_digests(const execution::ExecutorOutput::DigestsTo& to);
   void send_checkpoint(const execution::ExecutorOutput::CheckpointTo& checkpoint);
   void send_vote(const execution::ExecutorOutput::VotePtr& vote, std::optional<NodeId> to);
   void send_from_slot(Party node, agreement::Body body);
