@@ -480,8 +480,7 @@ using Body =
     std::variant<PrePrepare, Prepare, Commit, FetchBodies, Bodies, Requests, Acks, Rejected, Subscribe, Orders, Batch,
                  Vote, Replies, FetchReplies, Wake, Suspect, EpochNotice, Join, SlotDead, StatusQuery, StatusReport,
                  FetchHeaders, Headers, Checkpoint, Stable, FetchOrder, OrderProof, ViewChangePtr, NewViewPtr, Progress,
-                 VouchQuery, Vouched, Propose, Closings, ExecCheckpoint, FetchState, StateParts,
-                 ReplyDigests>;
+                 VouchQuery, Vouched, Propose, Closings, ExecCheckpoint, FetchState, StateParts, ReplyDigests>;
 
 struct Message {
   ServiceId service;
