@@ -1,10 +1,13 @@
 #include "vmpool/process/process_backend.hpp"
 
+#include <sys/stat.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <csignal>
 
 #include "tests/vmpool/process_fixture.hpp"
+#include "vmpool/process/mounts.hpp"
 #include "vmpool/process/warden.hpp"
 
 namespace zz::vmpool {
@@ -371,6 +374,81 @@ TEST_P(ProcessBackendTest, CrashesAGuestAsleepOrAwakeAndReportsItsDeath) {
   }
 }
 
+// A daemon in a process of its own, that boots a waking and a sleeping guest, says so, and runs until it is killed.
+[[noreturn]] void run_daemon(FreezerKind kind, const ProcessOptions& options, int tell) {
+  boost::asio::io_context loop(1);
+  ProcessOptions mine = options;
+  mine.freezer = kind;
+  auto made = ProcessBackend::make(loop, std::move(mine));
+  if (!made) ::_exit(1);
+  ProcessBackend& backend = **made;
+  int ready = 0;
+  const auto done = [&](const Result<void>& result) {
+    if (!result) ::_exit(1);
+    if (++ready < 2) return;
+    const auto warden = static_cast<pid_t>(backend.warden());
+    (void)!::write(tell, &warden, sizeof warden);
+  };
+  backend.boot(guest_id(1, 0), done);
+  backend.boot(guest_id(2, 1), [&](const Result<void>& result) {
+    if (!result) ::_exit(1);
+    backend.freeze(guest_id(2, 1), done);
+  });
+  loop.run();
+  ::_exit(2);
+}
+
+// ---- what a guest mounted ----------------------------------------------------------------------------------------
+
+std::string without_fuse() {
+  if (::geteuid() != 0) return "only root can mount without a helper";
+  return ::access("/dev/fuse", R_OK | W_OK) == 0 ? "" : "no /dev/fuse";
+}
+
+TEST_P(ProcessBackendTest, AGuestThatIsKilledLeavesNoMount) {
+  if (const std::string why = without_fuse(); !why.empty()) GTEST_SKIP() << why;
+  boot("mount");
+  const std::vector<std::string> mounts = {world.work(kGuest) + "/a place", world.work(kGuest) + "/state"};
+  ASSERT_EQ(mounts_below(world.work(kGuest)), mounts);
+  const auto processes = noted();
+  ASSERT_EQ(::kill(processes.front().pid, SIGKILL), 0);
+  ASSERT_TRUE(world.until([&] { return !world.dead.empty(); }));
+  struct stat ignored {};
+  EXPECT_EQ(::stat(mounts[1].c_str(), &ignored) == 0 ? 0 : errno, ENOTCONN) << "that is what it leaves";
+  const auto destroyed = world.destroy(kGuest);
+  EXPECT_TRUE(destroyed) << destroyed.error();
+  EXPECT_TRUE(mounts_below(world.work(kGuest)).empty());
+  EXPECT_TRUE(nothing_left_of(kGuest));
+}
+
+// The daemon, the warden and the guest are killed: nobody was left to take it off but the next daemon.
+TEST_P(ProcessBackendTest, TakesOffWhatAnEarlierDaemonLeftMounted) {
+  if (const std::string why = without_fuse(); !why.empty()) GTEST_SKIP() << why;
+  world.backend.reset();
+  world.behaviour = "mount";
+  const ProcessOptions options = world.options();
+  std::array<int, 2> pipe{};
+  ASSERT_EQ(::pipe(pipe.data()), 0);
+  const pid_t daemon = ::fork();
+  if (daemon == 0) run_daemon(GetParam(), options, pipe[1]);
+  ::close(pipe[1]);
+  pid_t warden = 0;
+  ASSERT_EQ(::read(pipe[0], &warden, sizeof warden), static_cast<ssize_t>(sizeof warden));
+  ::close(pipe[0]);
+  auto processes = noted_processes(world.work(guest_id(1, 0)));
+  const auto sleeping = noted_processes(world.work(guest_id(2, 1)));
+  processes.insert(processes.end(), sleeping.begin(), sleeping.end());
+  ASSERT_EQ(::kill(warden, SIGKILL), 0);
+  ASSERT_EQ(::kill(daemon, SIGKILL), 0);
+  ASSERT_EQ(::waitpid(daemon, nullptr, 0), daemon);
+  for (const ProcessInfo& process : processes) ::kill(process.pid, SIGKILL);
+  ASSERT_EQ(mounts_below(options.work_dir).size(), 4u);
+  EXPECT_EQ(world.open(), "");
+  EXPECT_TRUE(world.until([&] { return all_gone(processes); })) << "a frozen group of version 1 dies only now";
+  EXPECT_TRUE(mounts_below(options.work_dir).empty());
+  EXPECT_TRUE(fs::is_empty(options.work_dir));
+}
+
 // ---- the end of the daemon ---------------------------------------------------------------------------------------
 
 TEST_P(ProcessBackendTest, LeavesNothingWhenItIsClosed) {
@@ -418,30 +496,6 @@ TEST_P(ProcessBackendTest, ReportsEveryGuestDeadAndItselfUselessWhenTheWardenIsK
   EXPECT_FALSE(world.boot(guest_id(2)));
   world.backend.reset();
   EXPECT_FALSE(has_group(options_name));
-}
-
-// A daemon in a process of its own, that boots a waking and a sleeping guest, says so, and runs until it is killed.
-[[noreturn]] void run_daemon(FreezerKind kind, const ProcessOptions& options, int tell) {
-  boost::asio::io_context loop(1);
-  ProcessOptions mine = options;
-  mine.freezer = kind;
-  auto made = ProcessBackend::make(loop, std::move(mine));
-  if (!made) ::_exit(1);
-  ProcessBackend& backend = **made;
-  int ready = 0;
-  const auto done = [&](const Result<void>& result) {
-    if (!result) ::_exit(1);
-    if (++ready < 2) return;
-    const auto warden = static_cast<pid_t>(backend.warden());
-    (void)!::write(tell, &warden, sizeof warden);
-  };
-  backend.boot(guest_id(1, 0), done);
-  backend.boot(guest_id(2, 1), [&](const Result<void>& result) {
-    if (!result) ::_exit(1);
-    backend.freeze(guest_id(2, 1), done);
-  });
-  loop.run();
-  ::_exit(2);
 }
 
 TEST_P(ProcessBackendTest, KillingTheDaemonLeavesNoProcessAndNoFile) {

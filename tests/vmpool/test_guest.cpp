@@ -5,6 +5,7 @@
 //   family      has a child, a child in its own session, and a grandchild without parent; all of them burn CPU
 //   bomb        forks without end, in its own sessions
 //   headless    the first thread ends, another one burns CPU; does not end with its channel
+//   mount       mounts a FUSE file system on ./state and one on "./a place", and answers neither; needs root
 //   fail        reports that the service does not start
 //   exit        ends before it is ready
 //   mute        is never ready
@@ -16,6 +17,8 @@
 
 #include <fcntl.h>
 #include <pthread.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -79,6 +82,14 @@ void family() {
   }
 }
 
+// The descriptors stay open, and the mounts alive with this process.
+void mount_on(const char* place) {
+  const int device = ::open("/dev/fuse", O_RDWR | O_CLOEXEC);
+  const std::string options = "fd=" + std::to_string(device) + ",rootmode=40000,user_id=0,group_id=0";
+  if (device < 0 || ::mkdir(place, 0755) != 0) std::abort();
+  if (::mount("zz test", place, "fuse.zz-test", MS_NOSUID | MS_NODEV, options.c_str()) != 0) std::abort();
+}
+
 void say(FromAgent::Kind kind, const std::string& error = {}) {
   const std::string line = zz::agreement::encode(FromAgent{kind, error}) + "\n";
   if (::write(kControl, line.data(), line.size()) < 0) std::exit(1);
@@ -136,6 +147,10 @@ int main(int argc, char** argv) {
   if (behaviour == "spin") {
     std::thread(spin).detach();
     std::thread(spin).detach();
+  }
+  if (behaviour == "mount") {
+    mount_on("state");
+    mount_on("a place");
   }
   if (behaviour == "family") family();
   if (behaviour == "bomb") fork_off([] { bomb(); });

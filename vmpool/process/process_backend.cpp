@@ -16,6 +16,7 @@
 
 #include "crypto/digest.hpp"
 #include "vmpool/process/guest_process.hpp"
+#include "vmpool/process/mounts.hpp"
 #include "vmpool/process/warden.hpp"
 
 namespace zz::vmpool {
@@ -46,7 +47,7 @@ void remove_leftovers(const ProcessOptions& options) {
     for (const auto& [service, slot] : options.slots) {
       std::string prefix = to_string(GuestId{service, slot, Incarnation{}});
       prefix.pop_back();  // without the incarnation
-      if (name.rfind(prefix, 0) == 0) fs::remove_all(path, error);
+      if (name.rfind(prefix, 0) == 0 && take_off_mounts(path)) fs::remove_all(path, error);
     }
   }
 }
@@ -375,10 +376,12 @@ struct ProcessBackend::State : std::enable_shared_from_this<ProcessBackend::Stat
   void forgotten(const GuestPtr& guest, const std::string& left) {
     // Also covers a guest that the warden never got to know.
     std::error_code error;
-    fs::remove_all(guest->work, error);
+    Result<void> gone = take_off_mounts(guest->work);
+    if (gone) fs::remove_all(guest->work, error);
+    if (error) gone = Error{left.empty() ? guest->work + ": " + error.message() : left};
     guest->limit.cancel();
     guests.erase(guest->id);
-    answer_destroys(guest, error ? Result<void>(Error{left.empty() ? guest->work : left}) : Result<void>());
+    answer_destroys(guest, gone);
   }
 
   static void answer_destroys(const GuestPtr& guest, const Result<void>& result) {

@@ -2,8 +2,8 @@
 
 // Warden: a small process that a host daemon forks before it holds any secret. It is the parent of every guest, and
 // it outlives the daemon: when the daemon ends in whatever way, the warden's socket closes, and it kills every guest
-// with all descendants, removes their control groups and working directories, and exits. It runs in its own session
-// and ignores SIGINT, SIGTERM, SIGHUP and SIGQUIT.
+// with all descendants, removes their control groups, mounts and working directories, and exits. It runs in its own
+// session and ignores SIGINT, SIGTERM, SIGHUP and SIGQUIT.
 //
 // Every process that a guest ever starts stays a descendant of the warden, which is a child subreaper; so nothing can
 // get out of its sight by forking, by starting a session or by losing its parent. If the warden itself is killed, the
@@ -31,7 +31,7 @@ inline constexpr int kWardenKillTimeoutMs = 60'000;
 struct SpawnCommand {
   std::uint64_t number = 0;       // names the guest between daemon and warden; never reused
   std::vector<std::string> argv;  // argv[0]: absolute path of the program
-  std::string work;               // working directory, exists; removed by Forget
+  std::string work;               // working directory, exists; removed by Forget, with what is mounted in it
   std::string log;                // its output is appended here
   std::string join;               // Freezer::join_path()
 };

@@ -22,6 +22,7 @@
 #include <map>
 #include <thread>
 
+#include "vmpool/process/mounts.hpp"
 #include "vmpool/process/process_table.hpp"
 #include "vmpool/process/warden.hpp"
 
@@ -50,6 +51,14 @@ std::string describe_exit(int status) {
   if (WIFSIGNALED(status))
     return "killed by signal " + std::to_string(WTERMSIG(status)) + " (" + ::strsignal(WTERMSIG(status)) + ")";
   return "exited with status " + std::to_string(WEXITSTATUS(status));
+}
+
+// Empty, or what could not be removed.
+std::string remove_work(const std::string& work) {
+  if (const auto off = take_off_mounts(work); !off) return off.error();
+  std::error_code error;
+  std::filesystem::remove_all(work, error);
+  return error ? work + ": " + error.message() : std::string();
 }
 
 void send_report(int socket, const WardenReport& report) {
@@ -96,9 +105,7 @@ class WardenProcess {
       std::this_thread::sleep_for(std::chrono::milliseconds(wait_ms));
     }
     for (const auto& [number, guest] : guests_) {
-      std::error_code error;
-      std::filesystem::remove_all(guest.work, error);
-      if (error) left += " " + guest.work + ": " + error.message();
+      if (const std::string failed = remove_work(guest.work); !failed.empty()) left += " " + failed;
     }
     if (!left.empty()) std::fprintf(stderr, "zz warden: %s\n", left.c_str());
     return left.empty() ? 0 : 1;
@@ -177,10 +184,7 @@ class WardenProcess {
         ++it;
         continue;
       }
-      std::error_code error;
-      std::filesystem::remove_all(it->second.work, error);
-      report(WardenReport::Kind::kForgotten, it->first, 0,
-             error ? it->second.work + ": " + error.message() : std::string());
+      report(WardenReport::Kind::kForgotten, it->first, 0, remove_work(it->second.work));
       it = guests_.erase(it);
     }
   }
