@@ -24,6 +24,8 @@
 // everybody else who touches them takes too. No function here may be called with `head` held. Nobody may use the
 // mounted directory on a thread that its operations wait for (the one that supplies), nor at best anywhere in this
 // process: a process that is killed while it waits for its own answer does not end until somebody unmounts by force.
+// Nor map its files in this process: munmap(2) waits for their write-back with the lock that our thread's next mmap(2)
+// needs, and both stop for ever.
 //
 // fsync: returns once shared mappings are in the state. How safe the state is on disk is the replica's matter: a
 // replica that forgets is replaced, and its state fetched.

@@ -4,14 +4,20 @@
 #include <gtest/gtest.h>
 #include <linux/falloc.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <csignal>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 
 #include "base/prng.hpp"
 #include "tests/execution/statefs/mounted_files.hpp"
@@ -183,25 +189,65 @@ TEST(FuseFsx, TheModelIsThatOfAPlainFile) {
   EXPECT_TRUE(exerciser.is_all_right());
 }
 
+constexpr std::uint64_t kOperationsPerTime = 512;  // then the agreed time changes
+
+// In a process of its own, that does not have /dev/fuse: munmap(2) waits for what it has written back while it holds
+// the lock that the server's next mmap(2) needs, if both are threads of one process, and none of them goes on. Says on
+// `ask` how far it is, and goes on at an answer; leaves what the file "one" must hold in `model`.
+[[noreturn]] void exercise(const Mounted& mounted, const std::string& model, int ask, int answer) {
+  ask = ::fcntl(ask, F_DUPFD, 1'000);  // out of the way of what follows
+  answer = ::fcntl(answer, F_DUPFD, 1'000);
+  ::dup2(ask, 3);
+  ::dup2(answer, 4);
+  ::close_range(5, ~0u, 0);
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+  {
+    Exerciser one(mounted.at("one"), 2);
+    Exerciser other(mounted.at("other"), 3);
+    char go = 0;
+    for (std::uint64_t i = 0; i < operations(); ++i) {
+      if (i % kOperationsPerTime == 0 && (::write(3, &i, sizeof i) != sizeof i || ::read(4, &go, 1) != 1)) ::_exit(3);
+      if ((i % 2 == 0 ? one : other).step()) continue;
+      std::fprintf(stderr, "operation %llu\n", static_cast<unsigned long long>(i));
+      ::_exit(1);
+    }
+    if (!one.is_all_right() || !other.is_all_right()) ::_exit(2);
+    std::ofstream(model, std::ios::binary) << one.model();
+  }
+  ::_exit(0);
+}
+
 TEST(FuseFsx, FilesOfTheStateHoldWhatWasWrittenHoweverItWas) {
   Mounted mounted;
   SKIP_WITHOUT_FUSE(mounted);
-  Exerciser one(mounted.at("one"), 2);
-  Exerciser other(mounted.at("other"), 3);
-  for (std::uint64_t i = 0; i < operations(); ++i) {
-    if (i % 512 == 0) mounted.set_time(static_cast<std::int64_t>(i) * 1'000);
-    ASSERT_TRUE((i % 2 == 0 ? one : other).step()) << i;
-    if (i % 1'024 == 0) {
-      ASSERT_TRUE(mounted.mount->settle().ok());
-    }
+  execution::testing::TempDir told;
+  const std::string model = (told.path / "model").string();
+  int ask[2];
+  int answer[2];
+  ASSERT_EQ(::pipe2(ask, O_CLOEXEC), 0);
+  ASSERT_EQ(::pipe2(answer, O_CLOEXEC), 0);
+  const pid_t child = ::fork();
+  if (child == 0) exercise(mounted, model, ask[1], answer[0]);
+  ::close(ask[1]);
+  ::close(answer[0]);
+  for (std::uint64_t i = 0; ::read(ask[0], &i, sizeof i) == sizeof i;) {
+    EXPECT_TRUE(mounted.mount->settle().ok());
+    mounted.set_time(static_cast<std::int64_t>(i) * 1'000);
+    ASSERT_EQ(::write(answer[1], "", 1), 1);
   }
-  EXPECT_TRUE(one.is_all_right());
-  EXPECT_TRUE(other.is_all_right());
+  ::close(ask[0]);
+  ::close(answer[1]);
+  int status = -1;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  ASSERT_EQ(status, 0);
   ASSERT_TRUE(mounted.mount->settle().ok());
+  std::ifstream file(model, std::ios::binary);
+  const std::string expected{std::istreambuf_iterator<char>(file), {}};
+  EXPECT_FALSE(expected.empty());
   const std::lock_guard lock(mounted.head);
   const auto found = mounted.files->fs.lookup(kRootInode, "one");
   ASSERT_TRUE(found.ok());
-  EXPECT_TRUE(text_of(mounted.files->fs.read(found.attributes.inode, 0, kSizeMax)) == one.model()) << "in the state";
+  EXPECT_TRUE(text_of(mounted.files->fs.read(found.attributes.inode, 0, kSizeMax)) == expected) << "in the state";
   EXPECT_EQ(mounted.files->fs.counters().damaged, 0u);
 }
 
