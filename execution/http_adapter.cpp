@@ -47,7 +47,8 @@ constexpr int kIdleDeathsMax = 3;
 constexpr std::string_view kNoAnswer = "the service did not answer this request";
 constexpr std::string_view kNotInTime = "the service did not answer this request in time";
 constexpr std::string_view kNoHome =
-    "; so its state is a plain directory that no checkpoint holds, and a replica that wakes replays the whole order";
+    "; so its state is a plain directory: no checkpoint holds it, a replica that wakes replays the whole order, and a "
+    "request that ends the service ends the replica";
 constexpr std::string_view kTooLong = "the service's reply is longer than a reply may be";
 
 }  // namespace

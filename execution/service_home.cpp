@@ -45,7 +45,10 @@ Result<void> ServiceHome::mount() {
     return Error{"cannot make " + path_ + ": " + std::strerror(errno)};
   auto mounted =
       statefs::FuseMount::mount(files_, *store_.head, {.path = path_, .allow_other = ::geteuid() == 0}, tell);
-  if (!mounted) return Error{mounted.error()};
+  if (!mounted) {
+    ::rmdir(path_.c_str());  // to be made by who does without
+    return Error{mounted.error()};
+  }
   mount_ = std::move(*mounted);
   const std::lock_guard lock(settling_mutex_);
   settled_mount_ = mount_.get();

@@ -4,8 +4,9 @@
 // is absent (StateFetcher), and giving parts to other slots (StateSource). A driver; the executor's and the adapter's
 // owner passes their wishes on to it.
 //
-// Threads: everything on the loop's, without `head`. `head` is the mutex of the store's head: a mounted state file system
-// takes it on its own thread, and so does everybody here and elsewhere around what the store does not mark as "beside".
+// Threads: everything on the loop's, without `head`. `head` is the mutex of the store's head: a mounted state file
+// system takes it on its own thread, and so does everybody here and elsewhere around what the store does not mark as
+// "beside".
 
 #include <boost/asio/io_context.hpp>
 #include <functional>

@@ -18,7 +18,7 @@ constexpr const char* kDavModule = "/usr/lib/nginx/modules/ngx_http_dav_ext_modu
 // Paths are relative to the slot's working directory, which is given as the prefix; listen.conf, next to it, is
 // written by the command because nginx reads no environment. No dates, tags, versions or ports in replies: they
 // differ by replica. Bodies are gathered in the state, since from another file system nginx would copy them, with the
-// time of the machine.
+// time of the machine; in few writes, since each is a round trip.
 constexpr const char* kConfiguration = R"(load_module /usr/lib/nginx/modules/ngx_http_dav_ext_module.so;
 daemon off;
 master_process off;
@@ -39,6 +39,7 @@ http {
     text/plain txt;
   }
   client_max_body_size 8m;
+  client_body_buffer_size 256k;
   client_body_temp_path state/tmp;
   proxy_temp_path tmp/proxy;
   fastcgi_temp_path tmp/fastcgi;

@@ -186,16 +186,8 @@ void create(fuse_req_t request, fuse_ino_t directory, const char* name, mode_t m
         if (fuse_reply_create(request, &entry, &reply) != 0) closed(request, entry.ino, &reply);
       });
 }
-void opendir(fuse_req_t request, fuse_ino_t inode, fuse_file_info* file) {
-  file->keep_cache = 1;
-  file->cache_readdir = 1;
-  served(request).files.hold(Inode{inode});
-  if (fuse_reply_open(request, file) != 0) served(request).files.release(Inode{inode});
-}
-void releasedir(fuse_req_t request, fuse_ino_t inode, fuse_file_info*) {
-  served(request).files.release(Inode{inode});
-  fuse_reply_err(request, 0);
-}
+// The kernel asks once (Linux 5.1), opens and closes directories alone from then on, and keeps their listings.
+void opendir(fuse_req_t request, fuse_ino_t, fuse_file_info*) { fuse_reply_err(request, ENOSYS); }
 
 void read(fuse_req_t request, fuse_ino_t inode, std::size_t size, off_t offset, fuse_file_info*) {
   serve(
@@ -393,7 +385,6 @@ const fuse_lowlevel_ops& fuse_operations() {
     out.release = release;
     out.create = create;
     out.opendir = opendir;
-    out.releasedir = releasedir;
     out.read = read;
     out.write = write;
     out.readdir = readdir;
