@@ -88,7 +88,7 @@ bool unpack(std::string_view bytes, Parts&... parts) {
   return true;
 }
 
-inline constexpr std::uint32_t kFormat = 2;
+inline constexpr std::uint32_t kFormat = 3;
 
 // The one record that every group rewrites.
 struct Meta {

@@ -16,7 +16,9 @@
 
 namespace zz::crypto {
 
-inline constexpr std::uint32_t kProtocolVersion = 1;
+// Of the messages and of what is signed. Parties of different versions refuse each other at the handshake
+// (crypto/tls.hpp).
+inline constexpr std::uint32_t kProtocolVersion = 2;
 
 struct PublicKey {
   std::array<std::uint8_t, 32> bytes{};

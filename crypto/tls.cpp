@@ -16,8 +16,10 @@
 namespace zz::crypto {
 namespace {
 
-constexpr std::array<unsigned char, 5> kProtocol = {4, 'z', 'z', '/', '1'};  // one length-prefixed ALPN name
-constexpr long kCertificateBytesMax = 4'096;                                 // a self-made certificate has some 300
+static_assert(kProtocolVersion <= 9);
+// One length-prefixed ALPN name.
+constexpr std::array<unsigned char, 5> kProtocol = {4, 'z', 'z', '/', '0' + kProtocolVersion};
+constexpr long kCertificateBytesMax = 4'096;  // a self-made certificate has some 300
 
 struct FreeContext {
   void operator()(SSL_CTX* context) const { SSL_CTX_free(context); }

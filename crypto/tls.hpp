@@ -1,6 +1,7 @@
 #pragma once
 
-// TLS 1.3 contexts (OpenSSL 3.0): mutual, pinned keys, no tickets, no resumption, no 0-RTT, ALPN "zz/1".
+// TLS 1.3 contexts (OpenSSL 3.0): mutual, pinned keys, no tickets, no resumption, no 0-RTT, ALPN
+// "zz/" and kProtocolVersion, so that parties of different versions refuse each other.
 //
 // Trust is the pin: the peer's Ed25519 public key (from its certificate) must be one that `PeerLookup` knows
 // at the time of the handshake. The certificate's names, dates and issuer are not looked at; they are for

@@ -148,6 +148,10 @@ TlsPipe::Status TlsPipe::fail(int result) {
   if (const long verdict = SSL_get_verify_result(connection_); checked_here && verdict != X509_V_OK) {
     failure_ += std::string(" (") + X509_verify_cert_error_string(verdict) + ")";
   }
+  const int why = ERR_GET_LIB(code) == ERR_LIB_SSL ? ERR_GET_REASON(code) : 0;
+  if (why == SSL_R_NO_APPLICATION_PROTOCOL || why == SSL_R_TLSV1_ALERT_NO_APPLICATION_PROTOCOL) {
+    failure_ = "the other end speaks another version of the protocol, or none of zz";
+  }
   ERR_clear_error();
   return Status::kFailed;
 }

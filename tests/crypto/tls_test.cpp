@@ -14,7 +14,7 @@
 namespace zz::crypto {
 namespace {
 
-constexpr std::array<unsigned char, 5> kOurProtocol = {4, 'z', 'z', '/', '1'};
+constexpr std::array<unsigned char, 5> kOurProtocol = {4, 'z', 'z', '/', '0' + kProtocolVersion};
 
 // One end of a connection: an SSL object and two memory buffers.
 class End {
@@ -247,6 +247,17 @@ TEST_F(Tls, AKnownKeyWithAnotherProtocolNameIsRefused) {
   const ForeignContext other = foreign(&client_key_);
   constexpr std::array<unsigned char, 3> kHttp2 = {2, 'h', '2'};
   ASSERT_EQ(SSL_CTX_set_alpn_protos(other.get(), kHttp2.data(), kHttp2.size()), 0);
+  End server_end(node.new_connection(true, std::nullopt));
+  End client_end(foreign_client(other));
+  EXPECT_FALSE(shake_hands(client_end, server_end));
+  EXPECT_FALSE(server_end.finished());
+}
+
+TEST_F(Tls, AKnownKeyThatSpeaksAnotherVersionIsRefused) {
+  const TlsContext node = context(node_key_);
+  const ForeignContext other = foreign(&client_key_);
+  constexpr std::array<unsigned char, 5> kBefore = {4, 'z', 'z', '/', '0' + kProtocolVersion - 1};
+  ASSERT_EQ(SSL_CTX_set_alpn_protos(other.get(), kBefore.data(), kBefore.size()), 0);
   End server_end(node.new_connection(true, std::nullopt));
   End client_end(foreign_client(other));
   EXPECT_FALSE(shake_hands(client_end, server_end));
