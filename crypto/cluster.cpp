@@ -90,6 +90,16 @@ class Reader {
     }
   }
 
+  void wake_policy(std::string_view key, WakePolicy& out) {
+    std::string name{to_string(out)};
+    string(key, name, false);
+    if (const auto parsed = parse_wake_policy(name)) {
+      out = *parsed;
+    } else {
+      problem_.set(line_of(*table_.get(key)), fmt::format("{} {} must be all or one-by-one", name_, key));
+    }
+  }
+
   void string(std::string_view key, std::string& out, bool required) {
     const toml::node* node = take(key, required);
     if (node == nullptr) return;
@@ -228,6 +238,10 @@ ServiceEntry read_service(const toml::table& table, std::vector<std::uint32_t>& 
   reader.strings("command", service.command);
   reader.string("initial_state", service.initial_state, false);
   reader.address("gateway", service.gateway, false);
+  reader.wake_policy("wake", service.wake);
+  each_rejuvenation(service, [&](std::string_view key, auto& member, NumberRange range, std::string_view) {
+    reader.number(key, member, range, false);
+  });
   for (const toml::table* entry : reader.tables("slot")) {
     SlotEntry slot{};
     Reader slot_reader(*entry, "[[service.slot]]", problem);
@@ -328,6 +342,15 @@ std::string_view to_string(Durability durability) {
 std::optional<Durability> parse_durability(std::string_view name) {
   for (const Durability durability : {Durability::kSync, Durability::kAsync, Durability::kNone}) {
     if (name == to_string(durability)) return durability;
+  }
+  return std::nullopt;
+}
+
+std::string_view to_string(WakePolicy wake) { return wake == WakePolicy::kAll ? "all" : "one-by-one"; }
+
+std::optional<WakePolicy> parse_wake_policy(std::string_view name) {
+  for (const WakePolicy wake : {WakePolicy::kAll, WakePolicy::kOneByOne}) {
+    if (name == to_string(wake)) return wake;
   }
   return std::nullopt;
 }

@@ -62,6 +62,14 @@ enum class OnWake : std::uint8_t {
   kReload,   // HttpOptions::reload is run
   kRestart,  // its process is started anew
 };
+// Who is woken when there is trouble (docs/protocol.md §9).
+enum class WakePolicy : std::uint8_t {
+  kAll,       // all g sleepers at once
+  kOneByOne,  // the next one when the one before did not settle it
+};
+std::string_view to_string(WakePolicy wake);  // "all", "one-by-one"
+std::optional<WakePolicy> parse_wake_policy(std::string_view name);
+
 std::string_view to_string(OnWake on_wake);  // "none", "reload", "restart"
 std::optional<OnWake> parse_on_wake(std::string_view name);
 
@@ -85,7 +93,11 @@ struct ServiceEntry {
   std::vector<std::string> command;  // http: argv; $PORT and $STATE are replaced in every argument and exported
   std::string initial_state;         // http: directory copied into every fresh slot; empty = start empty
   Address gateway;                   // where `zz gateway` listens for this service (http only; port 0 = none)
-  std::vector<SlotEntry> slots;      // 2g+1
+  WakePolicy wake = WakePolicy::kAll;
+  // A healthy active slot is swapped for a fresh one after so much agreed time, or so many requests; 0: never.
+  std::uint32_t rejuvenate_every_ms = 0;
+  std::uint32_t rejuvenate_every_requests = 0;
+  std::vector<SlotEntry> slots;  // 2g+1
   HttpOptions http;
   bool operator==(const ServiceEntry&) const = default;
 };
@@ -125,6 +137,7 @@ struct Timing {
   std::uint32_t gone_ms = 300;                 // channel lost and not back
   std::uint32_t late_ms = 500;                 // no vote this long after n closed
   std::uint32_t wake_budget_ms = 3'000;        // a woken slot must be connected by then, else ask again
+  std::uint32_t quarantine_ms = 60'000;        // a slot convicted again may not join, eight times as long each time
   std::uint32_t retransmit_ms = 500;           // client, doubled per try
   std::uint32_t hedge_ms = 20;                 // client: ask everybody when the home node is slow
   bool operator==(const Timing&) const = default;

@@ -269,6 +269,7 @@ class Checker {
     each_timing(cluster_.timing, check("[timing]", lines_.timing));
     for (std::size_t i = 0; i < cluster_.services.size(); ++i) {
       each_http_number(cluster_.services[i].http, check("[service.http]", at(lines_.services, i)));
+      each_rejuvenation(cluster_.services[i], check("[[service]]", at(lines_.services, i)));
     }
   }
 

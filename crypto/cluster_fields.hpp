@@ -71,8 +71,18 @@ void each_timing(T& timing, Visit&& visit) {
   visit("late_ms", timing.late_ms, NumberRange{1, kDayMs}, "no vote of a slot so long after the batch was settled");
   visit("wake_budget_ms", timing.wake_budget_ms, NumberRange{10, kDayMs},
         "a woken slot must be connected by then, else it is asked again");
+  visit("quarantine_ms", timing.quarantine_ms, NumberRange{0, kDayMs},
+        "a slot that is convicted too often stays out so long, then eight times as long; 0: never");
   visit("retransmit_ms", timing.retransmit_ms, NumberRange{1, kDayMs}, "a client sends again, doubled per try");
   visit("hedge_ms", timing.hedge_ms, NumberRange{1, kDayMs}, "a client asks every node when the home node is slow");
+}
+
+template <class S, class Visit>
+void each_rejuvenation(S& service, Visit&& visit) {
+  visit("rejuvenate_every_ms", service.rejuvenate_every_ms, NumberRange{0, 0xffff'ffff},
+        "a healthy replica is swapped for a fresh one this often (0: never) ...");
+  visit("rejuvenate_every_requests", service.rejuvenate_every_requests, NumberRange{0, 0xffff'ffff},
+        "... or after so many requests");
 }
 
 template <class H, class Visit>

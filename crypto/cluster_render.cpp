@@ -126,6 +126,9 @@ void write_service(Writer& out, const ServiceEntry& service) {
     out.line("# Where `zz gateway` listens; empty: no gateway.");
     out.line("gateway = {}", service.gateway.port == 0 ? quoted("") : quoted(to_string(service.gateway)));
   }
+  out.line("wake = {}    # when replicas disagree: \"all\" sleepers at once, or \"one-by-one\"",
+           quoted(to_string(service.wake)));
+  each_rejuvenation(service, out.numbers());
   for (const SlotEntry& slot : service.slots) {
     out.blank();
     out.line("[[service.slot]]");

@@ -57,6 +57,9 @@ ClusterFile sample(std::uint32_t f, std::uint32_t g) {
   kv.g = g;
   kv.adapter = "kv";
   kv.slots = web.slots;
+  kv.wake = WakePolicy::kOneByOne;
+  kv.rejuvenate_every_ms = 3'600'000;
+  kv.rejuvenate_every_requests = 1'000'000;
   cluster.services.push_back(kv);
   cluster.durability = Durability::kAsync;
   cluster.limits.client_window = 17;
