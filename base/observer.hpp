@@ -13,7 +13,8 @@ enum class EventKind : std::uint8_t {
   kProposed,          // primary: n
   kPrepared,          // n
   kCommitted,         // n
-  kDiverged,          // first sign of trouble at n: slot (where one is known), why = mismatch | overdue | gone
+  kDiverged,          // first sign of trouble at n: slot (where one is known), why =
+                      // mismatch | overdue | gone | checkpoint
   kWakeRequested,     // slot, incarnation, n, why
   kVoted,             // executor: n
   kComplained,        // would leave view: why = the complaint, or "others" do
@@ -27,7 +28,7 @@ enum class EventKind : std::uint8_t {
   kEpochChanged,      // epoch took effect after n
   kEvicted,           // slot, incarnation left for a reason other than surplus, why
   kJoined,            // slot, incarnation
-  kNotDeterministic,  // n: all slots voted and no g+1 agree
+  kNotDeterministic,  // n: all slots voted and no g+1 agree; why = checkpoint, or "convictions": more than g were wrong
   kSlotState,         // pool: slot, incarnation, why = new state's name
   kRefused,           // why = refusal's name; node or slot when known
 };
