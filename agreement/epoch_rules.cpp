@@ -85,14 +85,16 @@ Refusal check(const crypto::ClusterFile& cluster, ServiceId service, const Epoch
 Suspicion verdict(const SlotTable& table, const std::vector<Suspect>& proof, SlotId slot) {
   std::uint32_t wrong = 0;
   std::uint32_t late = 0;
+  std::uint32_t surplus = 0;
   for (const Suspect& suspect : proof) {
     if (suspect.slot != slot) continue;
     if (suspect.why == Suspicion::kWrong) ++wrong;
     if (suspect.why == Suspicion::kLate) ++late;
+    if (suspect.why == Suspicion::kSurplus) ++surplus;
   }
   if (wrong > table.f()) return Suspicion::kWrong;
-  // Nobody correct calls an active slot surplus.
-  return wrong + late > table.f() || table.is_active(slot) ? Suspicion::kLate : Suspicion::kSurplus;
+  const bool nobody_correct_blames = wrong + late <= table.f() && (surplus > table.f() || !table.is_active(slot));
+  return nobody_correct_blames ? Suspicion::kSurplus : Suspicion::kLate;
 }
 
 std::optional<EpochChange> compose_epoch_change(const SlotTable& table, const std::vector<Suspect>& suspects) {

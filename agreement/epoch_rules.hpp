@@ -27,7 +27,7 @@ Refusal check(const crypto::ClusterFile& cluster, ServiceId service, const Join&
 Refusal check(const crypto::ClusterFile& cluster, ServiceId service, const EpochChange& change);
 
 // Why the proof evicts this slot. kWrong only if f+1 signers say so, hence at least one correct node; kSurplus only if
-// it is not active and fewer than f+1 signers blame it; else kLate.
+// fewer than f+1 signers blame it and, where it is active, f+1 say that its turn to be renewed has come; else kLate.
 Suspicion verdict(const SlotTable& table, const std::vector<Suspect>& proof, SlotId slot);
 
 // The change that these suspects (ascending by slot and signer, distinct, checked) call for: every slot that

@@ -53,8 +53,10 @@ void IncidentLog::on_event(const Event& event) {
                     event.why);
       break;
     case EventKind::kNotDeterministic:
-      spdlog::error("service {}: batch {}: every slot voted and no g+1 agree; it is not deterministic or too many lie",
-                    event.service.value, event.n.value);
+      spdlog::error("service {}: batch {}: {}; it is not deterministic or too many lie (zz explain)",
+                    event.service.value, event.n.value,
+                    event.why == "convictions" ? "more than g slots were wrong within an hour"
+                                               : "every slot voted and no g+1 agree");
       break;
     default:
       break;

@@ -51,7 +51,7 @@ inline Reference reference_of(const Request& r) { return {r.client, r.session, r
 enum class Suspicion : std::uint8_t {
   kWrong,    // voted otherwise than g+1 equal votes
   kLate,     // no vote in time, or gone
-  kSurplus,  // awake, blameless and not needed: back to sleep
+  kSurplus,  // awake, blameless and not needed: back to sleep; an active one whose turn it is to be renewed
 };
 std::string_view to_string(Suspicion why);
 

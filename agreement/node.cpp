@@ -8,10 +8,12 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "agreement/codec.hpp"
 #include "agreement/durable_log.hpp"
+#include "agreement/evidence_file.hpp"
 #include "agreement/incident_log.hpp"
 #include "agreement/service_instance.hpp"
 #include "net/channel.hpp"
@@ -191,6 +193,7 @@ class Node::Impl final : public net::Handler, public Outlet {
     });
   }
   void turn();
+  void keep_evidence();
   void fail(const std::string& why);
 
   boost::asio::io_context& loop_;
@@ -217,6 +220,7 @@ class Node::Impl final : public net::Handler, public Outlet {
   std::vector<std::pair<net::Channel*, SharedBytes>> held_;
   std::map<const net::Channel*, std::size_t> held_bytes_;
   bool turn_scheduled_ = false;
+  bool evidence_failed_ = false;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // a posted turn may outlive us
   std::unique_ptr<net::Network> network_;                       // last: its end silences the handler first
 };
@@ -261,6 +265,22 @@ void Node::Impl::turn() {
   held_.clear();
   held_bytes_.clear();
   network_->flush();
+  keep_evidence();
+}
+
+// For people; that it cannot be written stops nobody.
+void Node::Impl::keep_evidence() {
+  for (std::size_t i = 0; i < services_.size(); ++i) {
+    for (const Evidence& evidence : services_[i]->take_evidence()) {
+      if (options_.data.empty()) continue;
+      const auto path = EvidenceFiles(evidence_path(options_.data)).write(cluster_.services[i].name, evidence);
+      if (path) {
+        spdlog::warn("service {}: batch {}: replies differ: see {} (zz explain)", i, evidence.n.value, *path);
+      } else if (!std::exchange(evidence_failed_, true)) {
+        spdlog::error("evidence is lost: {}", path.error());
+      }
+    }
+  }
 }
 
 // Nothing of this turn leaves. The handlers that are under way find a node that does nothing any more.
@@ -376,7 +396,8 @@ std::string Node::Impl::status_json() const {
                        {"incarnation", views[i].incarnation.value},
                        {"active", views[i].active},
                        {"connected", views[i].connected},
-                       {"last_vote", views[i].last_vote.value}});
+                       {"last_vote", views[i].last_vote.value},
+                       {"quarantine_ms", (views[i].quarantine.value + 999) / 1'000}});
     }
     json active = json::array();
     for (const SlotId slot : notice.active) active.push_back(slot.value);
@@ -397,6 +418,7 @@ std::string Node::Impl::status_json() const {
                         {"divergences", stats.divergences},
                         {"wakes", stats.wakes},
                         {"evictions", stats.evictions},
+                        {"rejuvenations", stats.rejuvenations},
                         {"not_deterministic", stats.not_deterministic},
                         {"first_correct_reply_us", incidents_.settled_us(notice.service)},
                         {"history_bytes", instance->log().bytes()},

@@ -24,6 +24,8 @@ std::string_view to_string(Sign sign) {
       return "gone";
     case Sign::kCheckpoint:
       return "checkpoint";
+    case Sign::kRejuvenation:
+      return "rejuvenation";
   }
   return "unknown";
 }
@@ -50,7 +52,8 @@ Oversight::State::State(const crypto::ClusterFile& cluster_file, ServiceId servi
       book(cluster_file.services[service_id.value].g),
       roots(cluster_file.services[service_id.value].g),
       suspects(table.slots(), cluster_file.nodes.size()),
-      slots(table.slots()) {
+      slots(table.slots()),
+      convictions(table.g(), from_ms(cluster_file.timing.quarantine_ms)) {
   ZZ_ASSERT(cluster.services[id.value].slots.size() == table.slots() && self.value < cluster.nodes.size());
 }
 
@@ -162,8 +165,10 @@ Refusal Oversight::State::count(SlotId slot, Seq n, std::vector<Digest>&& replie
       raise_mismatch(n);
       ++stats.not_deterministic;
       report({.kind = EventKind::kNotDeterministic, .n = n, .epoch = table.epoch()});
+      tell_difference(n, nullptr, book.find(n)->candidates);
       break;
     case VoteBook::Effect::kWrong:
+      if (watch.wrong_at.value == 0) tell_difference(n, nullptr, {{std::move(replies), bit_of(slot)}});
       mark_wrong(slot, n);
       if (table.is_active(slot) && !episode.open) raise(Sign::kMismatch, n, slot);
       break;
@@ -186,9 +191,23 @@ void Oversight::State::on_closed(Seq n, VoteBook::Closing&& closing) {
     report({.kind = EventKind::kSettled, .n = n, .epoch = table.epoch()});
   }
   report({.kind = EventKind::kClosed, .n = n, .epoch = table.epoch()});
+  if (without(closing.dissenting, wrong()) != 0) tell_difference(n, &closing, closing.others);
   for (const SlotId slot : slots_of(closing.dissenting)) mark_wrong(slot, n);
   out.closed.push_back({n, std::move(closing.replies), slots_of(closing.agreeing)});
   if (episode.open) dirty = true;
+}
+
+void Oversight::State::tell_difference(Seq n, const VoteBook::Closing* closing,
+                                       const std::vector<Ballot::Candidate>& others) {
+  OversightOutput::Difference difference{n, table.epoch(), !book.is_closed(n), {}};
+  const auto add = [&](const std::vector<Digest>& replies, SlotMask voters, bool agrees) {
+    OversightOutput::Difference::Side side{{}, replies, agrees};
+    for (const SlotId slot : slots_of(voters)) side.slots.emplace_back(slot, table.incarnation(slot));
+    difference.sides.push_back(std::move(side));
+  };
+  if (closing != nullptr) add(closing->replies, closing->agreeing, true);
+  for (const Ballot::Candidate& other : others) add(other.replies, other.voters, false);
+  out.differences.push_back(std::move(difference));
 }
 
 Refusal Oversight::State::on_closings(NodeId from, const Closings& message) {
@@ -264,8 +283,15 @@ void Oversight::State::apply(Seq n, const EpochChange& change) {
   }
   for (const SlotId slot : change.evicted) {
     const Suspicion why = verdict(table, change.proof, slot);
-    if (why == Suspicion::kSurplus) continue;
+    if (why == Suspicion::kSurplus && !table.is_active(slot)) continue;
+    if (why == Suspicion::kSurplus) {
+      ++stats.rejuvenations;
+      fresh_since = agreed_time;
+      requests_since_fresh = 0;
+      continue;
+    }
     ++stats.evictions;
+    convict(n, slot, why);
     report({.kind = EventKind::kEvicted,
             .n = n,
             .epoch = change.epoch,
@@ -280,6 +306,7 @@ void Oversight::State::apply(Seq n, const EpochChange& change) {
     book.expect(slot, n);
     SlotWatch& watch = at(slot);
     watch.surplus = false;
+    active_since[slot.value] = n;
     watch.catch_up_to = n;
     watch.progress_at = now;
     watch.grace_until = Micros{now.value + spans.execution_timeout.value};
@@ -295,11 +322,22 @@ void Oversight::State::apply(Seq n, const EpochChange& change) {
   report({.kind = EventKind::kEpochChanged, .n = n, .epoch = table.epoch()});
 }
 
+void Oversight::State::convict(Seq n, SlotId slot, Suspicion why) {
+  const bool known = convictions.beyond_bound();
+  convictions.convict(slot, why == Suspicion::kWrong, agreed_time);
+  if (known || !convictions.beyond_bound()) return;
+  ++stats.not_deterministic;
+  report({.kind = EventKind::kNotDeterministic, .n = n, .epoch = table.epoch(), .slot = slot, .why = "convictions"});
+}
+
 void Oversight::State::apply(Seq n, const Join& join) {
   dirty = true;
   if (!table.apply(n, join)) return;
   end_incarnation(join.slot);
-  if (table.is_active(join.slot)) book.expect(join.slot, book.closed_through());
+  if (table.is_active(join.slot)) {
+    book.expect(join.slot, book.closed_through());
+    active_since[join.slot.value] = n;
+  }
   out.table_changed = true;
   report(
       {.kind = EventKind::kJoined, .n = n, .epoch = table.epoch(), .slot = join.slot, .incarnation = join.incarnation});
@@ -327,6 +365,8 @@ Oversight::Oversight(const crypto::ClusterFile& cluster, ServiceId service, Node
 Oversight::~Oversight() = default;
 
 bool Oversight::applies(const SystemOp& op) const {
+  const auto* join = std::get_if<Join>(&op);
+  if (join != nullptr && state_->table.known(join->slot) && state_->quarantine_of(join->slot).value > 0) return false;
   return std::visit([this](const auto& one) { return state_->table.applies(one); }, op);
 }
 
@@ -341,11 +381,16 @@ void Oversight::tick(Micros now) {
   state_->watch_roots();
   state_->watch_debts();
   state_->watch_quiet();
+  state_->watch_rejuvenation();
   state_->review();
 }
 
 void Oversight::deliver(const Delivery& batch) {
   const BatchHeader& header = *batch.header;
+  state_->agreed_time = batch.time;
+  state_->agreed_at = state_->now;
+  if (state_->fresh_since.value == 0) state_->fresh_since = batch.time;
+  state_->requests_since_fresh += header.references.size();
   state_->book.open(header.n, static_cast<std::uint32_t>(header.references.size()), state_->now);
   state_->judge_ahead(header.n);
   for (const SystemOp& op : header.system) {
@@ -449,7 +494,7 @@ std::vector<SlotView> Oversight::slots() const {
   for (std::uint16_t i = 0; i < state_->slots.size(); ++i) {
     const SlotId slot{i};
     out.push_back({state_->table.incarnation(slot), state_->table.is_active(slot), state_->at(slot).channels > 0,
-                   state_->book.last_vote(slot)});
+                   state_->book.last_vote(slot), state_->quarantine_of(slot)});
   }
   return out;
 }

@@ -13,8 +13,8 @@
 //  1. A batch is closed at most once, with g+1 equal votes of distinct slots' current incarnations; where f+1 other
 //     nodes say how it is closed, one such vote is enough.
 //  2. The slot table (active, incarnations, epoch) changes only in deliver(), as a function of the order alone.
-//  3. Every WAKE is preceded by a sign observed here; at most one is outstanding per (epoch, slot, incarnation) and
-//     wake budget.
+//  3. Every WAKE is preceded by a sign observed here, or a rejuvenation is due; at most one is outstanding per (epoch,
+//     slot, incarnation) and wake budget.
 //  4. A slot is suspected as wrong only if its vote differs from the one that closed the same n (1.), or its
 //     EXEC-CHECKPOINT for n from what g+1 slots' current incarnations said, or f+1 nodes or a stable certificate stand
 //     for.
@@ -41,7 +41,8 @@ inline constexpr std::size_t kAheadDigestsMax = std::size_t{1} << 18;  // a whol
 inline constexpr std::size_t kRootsAheadMax = 64;
 inline constexpr Micros kTickGapMax{50'000};
 
-enum class Sign : std::uint8_t { kMismatch, kOverdue, kGone, kCheckpoint };
+// kRejuvenation is no sign of trouble, but the other reason to wake somebody.
+enum class Sign : std::uint8_t { kMismatch, kOverdue, kGone, kCheckpoint, kRejuvenation };
 std::string_view to_string(Sign sign);
 
 struct SlotView {  // for status
@@ -49,6 +50,7 @@ struct SlotView {  // for status
   bool active = false;
   bool connected = false;
   Seq last_vote;
+  Micros quarantine;  // so long it may not join yet
 };
 
 struct OversightOutput {
@@ -69,7 +71,20 @@ struct OversightOutput {
     Seq n;
     Digest root;
   };
-  std::vector<Root> roots;     // settled: S of these checkpoints
+  std::vector<Root> roots;  // settled: S of these checkpoints
+  // A slot's first vote that differs from the closing of n, or all votes for an n on which no g+1 agree.
+  struct Difference {
+    Seq n;
+    Epoch epoch;
+    bool hung = false;
+    struct Side {
+      std::vector<std::pair<SlotId, Incarnation>> slots;
+      std::vector<Digest> replies;  // per reference
+      bool agrees = false;          // it is the closing; where no side does, n was closed before
+    };
+    std::vector<Side> sides;
+  };
+  std::vector<Difference> differences;
   bool table_changed = false;  // send notice() to the hosts; close channels of dead incarnations
 };
 
@@ -77,6 +92,7 @@ struct OversightStats {
   std::uint64_t divergences = 0;  // episodes: from the first sign to no open sign
   std::uint64_t wakes = 0;        // wake episodes this node took part in (one per divergence at most, per service)
   std::uint64_t evictions = 0;    // slots evicted as wrong or late by ordered epoch changes
+  std::uint64_t rejuvenations = 0;
   std::uint64_t not_deterministic = 0;
 };
 

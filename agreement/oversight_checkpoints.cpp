@@ -139,7 +139,7 @@ void Oversight::State::on_subscribe(SlotId slot, Incarnation incarnation, Seq fr
 void Oversight::State::raise_root(Seq n, std::optional<SlotId> slot) {
   ExecCheckpoints* words = roots.find(n);
   ZZ_ASSERT(words != nullptr && !words->root);
-  open_episode(Sign::kCheckpoint, n);
+  open_episode(Sign::kCheckpoint, n, slot);
   if (!std::exchange(words->sign_open, true)) ++open_signs;
   if (!std::exchange(words->diverged, true)) report_diverged(Sign::kCheckpoint, n, slot);
 }

@@ -84,7 +84,7 @@ void Oversight::State::watch_debts() {
     const bool active = table.is_active(slot);
     const Seq last_vote = book.last_vote(slot);
     if (watch.late_at.value != 0) {
-      if (!watch.late_made_good) continue;
+      if (!watch.late_made_good || now < watch.unforgiven_until) continue;
       watch.late_at = Seq{};
       watch.late_in_root = watch.late_made_good = false;
     }
@@ -116,28 +116,29 @@ void Oversight::State::watch_quiet() {
   const bool quiet = !busy && passed(quiet_since, span);
   for (std::uint16_t i = 0; i < slots.size(); ++i) {
     SlotWatch& watch = slots[i];
-    watch.surplus = quiet && !table.is_active(SlotId{i}) && watch.channels > 0 && passed(watch.up_since, span) &&
-                    book.last_vote(SlotId{i}) >= quiet_mark;
+    watch.surplus = quiet && !rejuvenating && !table.is_active(SlotId{i}) && watch.channels > 0 &&
+                    passed(watch.up_since, span) && book.last_vote(SlotId{i}) >= quiet_mark;
   }
 }
 
 // ---- signs and episodes
 // ------------------------------------------------------------------------------------------
 
-void Oversight::State::open_episode(Sign sign, Seq n) {
+void Oversight::State::open_episode(Sign sign, Seq n, std::optional<SlotId> slot) {
   dirty = true;
   if (!episode.open) {
-    episode = {.open = true, .woke = false, .sign = sign, .n = n, .epoch = table.epoch()};
+    episode = {.open = true, .woke = false, .sign = sign, .n = n, .epoch = table.epoch(), .slot = slot};
     ++stats.divergences;
   } else if (episode.epoch != table.epoch()) {
     episode.sign = sign;
     episode.n = n;
     episode.epoch = table.epoch();
+    episode.slot = slot;
   }
 }
 
 void Oversight::State::raise(Sign sign, Seq n, std::optional<SlotId> slot) {
-  open_episode(sign, n);
+  open_episode(sign, n, slot);
   Ballot* ballot = book.find(n);
   bool is_news = false;
   if (ballot != nullptr && !book.is_closed(n)) {
@@ -208,32 +209,71 @@ bool Oversight::State::needs_more_votes() const {
                      [this](SlotId slot) { return !charge_against(slot).has_value(); });
 }
 
+bool Oversight::State::sleeps(SlotId slot) const {
+  const SlotWatch& watch = at(slot);
+  return !table.is_active(slot) && table.incarnation(slot).value != 0 && !watch.ever_connected && !watch.dead;
+}
+
+// A woken slot that has not said yet what it is needed for, and gets on.
+bool Oversight::State::may_still_settle(SlotId slot) const {
+  const SlotWatch& watch = at(slot);
+  if (table.is_active(slot) || watch.channels == 0 || contains(blamed(), slot)) return false;
+  if (passed(watch.progress_at, spans.execution_timeout)) return false;
+  if (episode.sign == Sign::kCheckpoint) return roots.last_word(slot) < episode.n;
+  return book.last_vote(slot) < std::min(book.closed_through().next(), book.last_opened());
+}
+
 void Oversight::State::send_wakes() {
   if (!episode.open || !needs_more_votes()) {
+    if (rejuvenating) return;
     for (SlotWatch& watch : slots) watch.awaited_since.reset();
     return;
   }
+  const bool one_by_one = cluster.services[id.value].wake == crypto::WakePolicy::kOneByOne;
   for (std::uint16_t i = 0; i < slots.size(); ++i) {
-    const SlotId slot{i};
-    SlotWatch& watch = slots[i];
-    const bool asleep = !table.is_active(slot) && table.incarnation(slot).value != 0 && !watch.ever_connected;
-    if (!asleep || watch.dead) continue;
-    if (!watch.awaited_since) watch.awaited_since = now;
-    if (watch.wake_epoch == table.epoch() && !passed(watch.wake_at, spans.wake_budget)) continue;
-    watch.wake_epoch = table.epoch();
-    watch.wake_at = now;
-    Wake wake{
-        id, self, table.epoch(), slot, table.incarnation(slot), episode.n, static_cast<std::uint8_t>(episode.sign), {}};
-    wake.signature = key.sign(wake_fields(cluster.id, wake));
-    out.wakes.push_back({cluster.services[id.value].slots[i].host, wake});
-    if (!std::exchange(episode.woke, true)) ++stats.wakes;
-    report({.kind = EventKind::kWakeRequested,
-            .n = wake.n,
-            .epoch = wake.epoch,
-            .slot = slot,
-            .incarnation = wake.incarnation,
-            .why = to_string(episode.sign)});
+    if (one_by_one && may_still_settle(SlotId{i})) return;
   }
+  for (std::uint16_t i = 0; i < slots.size(); ++i) {
+    if (!sleeps(SlotId{i})) continue;
+    // Who does not report for duty in time is asked again, and the next one too.
+    const bool given_up = slots[i].awaited_since && passed(*slots[i].awaited_since, spans.wake_budget);
+    if (ask_to_wake(SlotId{i}, episode.sign, episode.n) && !std::exchange(episode.woke, true)) {
+      ++stats.wakes;
+      remember_delay();
+    }
+    if (one_by_one && !given_up) return;
+  }
+}
+
+// False if it was asked already, and is given its time.
+bool Oversight::State::ask_to_wake(SlotId slot, Sign sign, Seq n) {
+  SlotWatch& watch = at(slot);
+  if (!watch.awaited_since) watch.awaited_since = now;
+  if (watch.wake_epoch == table.epoch() && !passed(watch.wake_at, spans.wake_budget)) return false;
+  watch.wake_epoch = table.epoch();
+  watch.wake_at = now;
+  Wake wake{id, self, table.epoch(), slot, table.incarnation(slot), n, static_cast<std::uint8_t>(sign), {}};
+  wake.signature = key.sign(wake_fields(cluster.id, wake));
+  out.wakes.push_back({cluster.services[id.value].slots[slot.value].host, wake});
+  report({.kind = EventKind::kWakeRequested,
+          .n = n,
+          .epoch = wake.epoch,
+          .slot = slot,
+          .incarnation = wake.incarnation,
+          .why = to_string(sign)});
+  return true;
+}
+
+// A slot for whose delay others were woken is forgiven once: sending it to sleep costs no more than sending them back,
+// and it could go on like that for ever. This node's opinion lasts as long as others need to come to the same.
+void Oversight::State::remember_delay() {
+  if (episode.sign != Sign::kOverdue || !episode.slot || !table.is_active(*episode.slot)) return;
+  SlotWatch& watch = at(*episode.slot);
+  const bool again = watch.delayed_at && !passed(*watch.delayed_at, kForgiven);
+  watch.delayed_at = now;
+  if (!again || watch.late_at.value != 0) return;
+  watch.late_at = episode.n;
+  watch.unforgiven_until = Micros{now.value + 2 * spans.wake_budget.value + spans.execution_timeout.value};
 }
 
 }  // namespace zz::agreement

@@ -2,14 +2,17 @@
 
 // The inside of Oversight; included by oversight*.cpp only. What comes in is in oversight.cpp, what this node
 // makes of it in oversight_signs.cpp (signs of trouble, episodes, WAKEs), oversight_checkpoints.cpp (the state after
-// checkpoints, and signs of trouble in it) and oversight_suspects.cpp (suspicions, epoch changes, joins).
+// checkpoints, and signs of trouble in it), oversight_rejuvenation.cpp and oversight_suspects.cpp (suspicions, epoch
+// changes, joins).
 //
 // An episode is the time from the first sign to the moment when no sign is open and no active slot is in doubt.
 
+#include <array>
 #include <map>
 #include <optional>
 #include <vector>
 
+#include "agreement/conviction_book.hpp"
 #include "agreement/exec_checkpoint_book.hpp"
 #include "agreement/oversight.hpp"
 #include "agreement/slot_log.hpp"
@@ -27,11 +30,13 @@ struct SlotWatch {
   Micros up_since;    // first channel
   Micros down_since;  // last channel lost
 
-  Seq wrong_at;                 // its vote for this batch differs from g+1 equal ones; 0 = none
-  bool wrong_in_root = false;   // not its vote, but what it says of the state after it
-  Seq late_at;                  // no vote for this closed batch in time; 0 = none
-  bool late_in_root = false;    // not a vote, but a word about the state after it
-  bool late_made_good = false;  // the vote for late_at, or the word, came after all
+  Seq wrong_at;                      // its vote for this batch differs from g+1 equal ones; 0 = none
+  bool wrong_in_root = false;        // not its vote, but what it says of the state after it
+  Seq late_at;                       // no vote for this closed batch in time; 0 = none
+  bool late_in_root = false;         // not a vote, but a word about the state after it
+  bool late_made_good = false;       // the vote for late_at, or the word, came after all
+  Micros unforgiven_until;           // ... but it is the second time, and late all the same
+  std::optional<Micros> delayed_at;  // this node last asked for wake-ups because of its delay
   bool gone = false;
   Seq gone_at;  // last delivered batch when it was found gone
   bool surplus = false;
@@ -86,12 +91,14 @@ struct Oversight::State {
   void judge_ahead(Seq n);
   Refusal count(SlotId slot, Seq n, std::vector<Digest>&& replies);
   void on_closed(Seq n, VoteBook::Closing&& closing);
+  void tell_difference(Seq n, const VoteBook::Closing* closing, const std::vector<Ballot::Candidate>& others);
   Refusal on_closings(NodeId from, const Closings& message);
   void mark_wrong(SlotId slot, Seq n);
   void presume_closed(Seq n);
   void learn_spread(Seq n, const Ballot& ballot, const VoteBook::Closing& closing);
   void apply(Seq n, const EpochChange& change);
   void apply(Seq n, const Join& join);
+  void convict(Seq n, SlotId slot, Suspicion why);
   void end_incarnation(SlotId slot);
   void advance_clock(Micros monotonic);
   // Carries out what the input since the last call calls for.
@@ -121,18 +128,28 @@ struct Oversight::State {
   void watch_debts();
   void watch_quiet();
   void raise(Sign sign, Seq n, std::optional<SlotId> slot);
-  void open_episode(Sign sign, Seq n);
+  void open_episode(Sign sign, Seq n, std::optional<SlotId> slot);
   void report_diverged(Sign sign, Seq n, std::optional<SlotId> slot) const;
   void raise_mismatch(Seq n);
   void restart_signs();
   void update_episode();
   void send_wakes();
+  bool ask_to_wake(SlotId slot, Sign sign, Seq n);
+  void remember_delay();
+  [[nodiscard]] bool sleeps(SlotId slot) const;
+  [[nodiscard]] bool may_still_settle(SlotId slot) const;
   [[nodiscard]] std::optional<SlotId> overdue_slot(const Ballot& ballot) const;
   [[nodiscard]] bool requests_wait() const;
   [[nodiscard]] bool in_grace(SlotId slot) const;
   [[nodiscard]] bool in_trouble() const;
   [[nodiscard]] bool needs_more_votes() const;
   [[nodiscard]] Micros overdue_limit() const;
+
+  // ---- oversight_rejuvenation.cpp
+  void watch_rejuvenation();
+  [[nodiscard]] bool rejuvenation_due() const;
+  [[nodiscard]] SlotId stalest() const;
+  [[nodiscard]] std::optional<Seq> stood_in_for() const;
 
   // ---- oversight_suspects.cpp
   struct Charge {
@@ -145,6 +162,7 @@ struct Oversight::State {
   void propose_change();
   void propose_joins();
   [[nodiscard]] bool is_up_for_eviction(SlotId slot) const;
+  [[nodiscard]] Micros quarantine_of(SlotId slot) const;
   Refusal on_suspect(const Suspect& suspect);
   Refusal on_join(const Join& join);
 
@@ -152,6 +170,8 @@ struct Oversight::State {
   [[nodiscard]] SlotWatch& at(SlotId slot) { return slots[slot.value]; }
   [[nodiscard]] const SlotWatch& at(SlotId slot) const { return slots[slot.value]; }
   [[nodiscard]] bool passed(Micros since, Micros span) const { return now.value - since.value >= span.value; }
+  // The agreed time by now, as far as this node can tell.
+  [[nodiscard]] Micros agreed_now() const { return Micros{agreed_time.value + now.value - agreed_at.value}; }
   [[nodiscard]] SlotMask wrong() const;
   [[nodiscard]] SlotMask blamed() const;
   // Connected slots that agree on n and that this node has nothing against.
@@ -188,6 +208,7 @@ struct Oversight::State {
     Sign sign{};
     Seq n;
     Epoch epoch;
+    std::optional<SlotId> slot;  // that shows the sign, where one does
   };
   Episode episode;
   std::uint64_t open_signs = 0;   // ballots and checkpoints with sign_open
@@ -198,6 +219,16 @@ struct Oversight::State {
   Micros quiet_since;
   Seq quiet_mark;  // closed through here a while ago: who voted for it has caught up
   Micros quiet_mark_at;
+
+  // Functions of the order, like the table.
+  Micros agreed_time;  // of the last delivered batch
+  Micros agreed_at;    // which came at this time
+  ConvictionBook convictions;
+  Micros fresh_since;  // agreed time of the last rejuvenation, or of the first batch
+  std::uint64_t requests_since_fresh = 0;
+  std::array<Seq, kSlotsMax> active_since{};
+
+  std::optional<SlotId> rejuvenating;  // it is due, and this slot's turn
 
   std::optional<EpochChange> proposed;  // the last change handed out in this epoch
   Micros proposed_at;

@@ -34,6 +34,9 @@ std::optional<Oversight::State::Charge> Oversight::State::charge_against(SlotId 
     if (active) charge.n = watch.gone_at;
   } else if (watch.surplus) {
     charge.why = Suspicion::kSurplus;
+  } else if (const auto n = rejuvenating == slot ? stood_in_for() : std::nullopt; n) {
+    charge.why = Suspicion::kSurplus;
+    charge.n = *n;
   } else {
     return std::nullopt;
   }
@@ -150,6 +153,13 @@ bool Oversight::State::is_up_for_eviction(SlotId slot) const {
   return false;
 }
 
+// A node holds the JOIN of a slot in quarantine back. That the order carries it earlier takes a faulty primary and a
+// faulty host, and costs a wake-up.
+Micros Oversight::State::quarantine_of(SlotId slot) const {
+  if (table.incarnation(slot).value != 0) return {};
+  return Micros{std::max<std::int64_t>(convictions.released_at(slot).value - agreed_now().value, 0)};
+}
+
 void Oversight::State::propose_joins() {
   for (std::uint16_t i = 0; i < slots.size(); ++i) {
     SlotWatch& watch = slots[i];
@@ -159,7 +169,7 @@ void Oversight::State::propose_joins() {
       watch.join.reset();
       continue;
     }
-    if (!table.applies(*watch.join) || is_up_for_eviction(SlotId{i})) continue;
+    if (!table.applies(*watch.join) || is_up_for_eviction(SlotId{i}) || quarantine_of(SlotId{i}).value > 0) continue;
     if (watch.join_proposed_at && !passed(*watch.join_proposed_at, kProposeAgain)) continue;
     watch.join_proposed_at = now;
     out.propose.emplace_back(*watch.join);

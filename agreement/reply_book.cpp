@@ -210,6 +210,13 @@ Refusal ReplyBook::ask(ClientId client, SessionId session_id, RequestNumber numb
   return Refusal::kNone;
 }
 
+std::optional<Digest> ReplyBook::digest_of(Seq n, const Reference& request) {
+  Session* session = find(request.client, request.session);
+  const Entry* entry = session == nullptr ? nullptr : entry_of(*session, request.number);
+  if (entry == nullptr || entry->n != n || !entry->closed) return std::nullopt;
+  return entry->digest;
+}
+
 bool ReplyBook::take_pending(Session& session, ReplyBookOutput& out) {
   std::size_t turn_bytes = 0;
   std::size_t ack_bytes = 0;

@@ -74,6 +74,9 @@ class ReplyBook {
   void tick(Micros now) { questions_.tick(now); }
   // A batch of which clients have wanted an answer for long that slots do not give; as of the last tick.
   [[nodiscard]] std::optional<Seq> in_vain() const { return questions_.in_vain(); }
+  // How batch n, which must hold this request, is answered; nothing while it is open, or not known here any more.
+  [[nodiscard]] std::optional<Digest> digest_of(Seq n, const Reference& request);
+
   [[nodiscard]] ReplyBookOutput take_output();
 
  private:

@@ -237,6 +237,8 @@ Refusal ServiceInstance::from_executor(const crypto::Peer& peer, Message& messag
     return relay_.answer(peer.slot, peer.incarnation, std::move(*m));
   }
   if (auto* m = std::get_if<Replies>(&message.body)) {
+    // What a liar answers is evidence and nothing else.
+    if (evidence_.bodies(peer.slot, peer.incarnation, *m)) return Refusal::kNone;
     return take_replies(executor->second, std::move(*m));
   }
   if (auto* m = std::get_if<ReplyDigests>(&message.body)) {
@@ -358,6 +360,7 @@ void ServiceInstance::tick(Micros monotonic, Micros wall) {
   relay_.tick(monotonic);
   book_.tick(monotonic);
   oversight_.unanswered(book_.in_vain());
+  evidence_.tick(monotonic);
 }
 
 bool ServiceInstance::run_ordering() {
@@ -410,6 +413,7 @@ bool ServiceInstance::run_oversight() {
     agreeing_[closed.n.value - 1] = std::move(closed.agreeing);
   }
   for (const OversightOutput::Root& settled : out.roots) checkpoints_.settled(settled.n, settled.root);
+  for (OversightOutput::Difference& difference : out.differences) take_difference(std::move(difference));
   if (out.table_changed) {
     outlet_.to_all_hosts(wrap(oversight_.notice()));
     outlet_.drop_stale_executors(service_);
@@ -504,6 +508,30 @@ void ServiceInstance::run_relay() {
   }
 }
 
+void ServiceInstance::take_difference(OversightOutput::Difference&& difference) {
+  const Delivery& batch = log_.at(difference.n);
+  if (difference.sides.size() == 1) {  // against what was closed before
+    OversightOutput::Difference::Side closing;
+    closing.agrees = true;
+    for (const Reference& reference : batch.header->references) {
+      const std::optional<Digest> digest = book_.digest_of(difference.n, reference);
+      if (!digest) return;
+      closing.replies.push_back(*digest);
+    }
+    for (const SlotId slot : agreeing_[difference.n.value - 1]) {
+      closing.slots.emplace_back(slot, oversight_.notice().incarnations[slot.value]);
+    }
+    difference.sides.push_back(std::move(closing));
+  }
+  evidence_.open(batch, difference);
+}
+
+void ServiceInstance::run_evidence() {
+  for (EvidenceBook::Ask& ask : evidence_.take_asks()) {
+    static_cast<void>(outlet_.to_executor(service_, ask.slot, ask.incarnation, wrap(std::move(ask.wanted))));
+  }
+}
+
 void ServiceInstance::run() {
   bool busy = true;
   while (busy) {
@@ -514,6 +542,7 @@ void ServiceInstance::run() {
   }
   run_replies();
   run_relay();
+  run_evidence();
   run_streams();
 }
 

@@ -12,6 +12,7 @@
 #include "agreement/authority.hpp"
 #include "agreement/catch_up.hpp"
 #include "agreement/checkpoint_book.hpp"
+#include "agreement/evidence_book.hpp"
 #include "agreement/log_record.hpp"
 #include "agreement/messages.hpp"
 #include "agreement/order_log.hpp"
@@ -68,6 +69,8 @@ class ServiceInstance {
   [[nodiscard]] const Replica& replica() const { return replica_; }
   [[nodiscard]] const OrderLog& log() const { return log_; }
   [[nodiscard]] Seq stable() const { return stable_n(checkpoints_.stable()); }
+  // Replies that differed, with what could be had of them.
+  [[nodiscard]] std::vector<Evidence> take_evidence() { return evidence_.take_done(); }
   // This node lost promises, and votes again only when everything it may have promised lies behind (docs/protocol.md
   // §5).
   [[nodiscard]] bool learner() const { return learner_; }
@@ -112,6 +115,8 @@ class ServiceInstance {
   void run_replies();
   void run_streams();
   void run_relay();
+  void run_evidence();
+  void take_difference(OversightOutput::Difference&& difference);
   void fetch_replies(FetchReplies wanted);
   void ask_slots(FetchReplies wanted);
   void presume_closed();
@@ -130,6 +135,7 @@ class ServiceInstance {
   CheckpointBook checkpoints_;
   CatchUp catch_up_;
   StateRelay relay_;
+  EvidenceBook evidence_;
   Micros now_;
   struct Helped {  // one node that is behind
     std::optional<Micros> certificate_at;

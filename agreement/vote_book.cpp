@@ -1,6 +1,7 @@
 #include "agreement/vote_book.hpp"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/assert.hpp"
 
@@ -135,7 +136,8 @@ VoteBook::Cast VoteBook::close(Ballot& ballot, Seq n, std::size_t winner, Micros
   ballot.agreeing = candidate.voters;
   ballot.closed = true;
   ballot.closed_at = now;
-  ballot.candidates = std::vector<Ballot::Candidate>();
+  out.closing.others = std::exchange(ballot.candidates, {});
+  out.closing.others.erase(out.closing.others.begin() + static_cast<std::ptrdiff_t>(winner));
   extend_closed_through();
   return out;
 }

@@ -75,7 +75,8 @@ class VoteBook {
   struct Closing {
     std::vector<Digest> replies;
     SlotMask agreeing = 0;
-    SlotMask dissenting = 0;  // voted otherwise before
+    SlotMask dissenting = 0;                // voted otherwise before
+    std::vector<Ballot::Candidate> others;  // what they voted
   };
   struct Cast {
     Refusal refusal = Refusal::kNone;

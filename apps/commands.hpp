@@ -14,6 +14,7 @@ void add_execution(CLI::App& app, int& exit_code);
 void add_host(CLI::App& app, int& exit_code);
 void add_gateway(CLI::App& app, int& exit_code);
 void add_status(CLI::App& app, int& exit_code);
+void add_explain(CLI::App& app, int& exit_code);
 void add_call(CLI::App& app, int& exit_code);
 void add_bench(CLI::App& app, int& exit_code);
 void add_fault(CLI::App& app, int& exit_code);

@@ -199,6 +199,8 @@ Result<void> fill(const LocalClusterOptions& options, crypto::ClusterFile& clust
   cluster.limits.sessions_max =
       std::max(cluster.limits.sessions_max, (kFixedClients + options.clients) * cluster.limits.client_sessions_max);
   cluster.timing = options.timing;
+  // Whoever injects faults does so again and again.
+  if (options.allow_faults) cluster.timing.quarantine_ms = 0;
   randombytes_buf(cluster.id.bytes.data(), cluster.id.bytes.size());
   KeyMaker keys(options.dir, cluster.id);
   if (auto made = keys.make_authority(); !made) return made;

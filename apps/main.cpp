@@ -39,6 +39,7 @@ void add_commands(CLI::App& app, int& exit_code, const std::vector<std::string>&
   add_host(app, exit_code);
   add_gateway(app, exit_code);
   add_status(app, exit_code);
+  add_explain(app, exit_code);
   add_call(app, exit_code);
   add_bench(app, exit_code);
   add_fault(app, exit_code);

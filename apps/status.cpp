@@ -75,7 +75,12 @@ void print_node_line(const json& service, std::uint32_t node, const json& answer
   for (const json& slot : list(service, "slots")) {
     const bool active = shown(slot, "active") == "true";
     const bool connected = shown(slot, "connected") == "true";
-    slots += fmt::format(" {}:{}{}", shown(slot, "slot"), active ? "active" : "asleep",
+    const std::string quarantine = shown(slot, "quarantine_ms");
+    const bool kept_out = quarantine != "0" && quarantine != "?";
+    slots += fmt::format(" {}:{}{}", shown(slot, "slot"),
+                         active     ? "active"
+                         : kept_out ? "quarantine"
+                                    : "asleep",
                          active == connected ? "" : (connected ? "+connected" : "-lost"));
   }
   const std::string view = shown(service, "view") + (shown(service, "changing") == "true" ? "?" : "");
@@ -131,7 +136,9 @@ std::string table(const std::string& dir, const crypto::ClusterFile& cluster, co
     out += fmt::format("\nservice \"{}\" ({}, g = {}){}\n", service.name, service.adapter, service.g,
                        service.gateway.port == 0 ? "" : " at http://" + crypto::to_string(service.gateway) + "/");
     if (status.not_deterministic > 0) {
-      out += fmt::format("  ALARM: {} batches without g+1 equal votes\n", status.not_deterministic);
+      out += fmt::format(
+          "  ALARM: not deterministic, or too many replicas lie ({} times; zz explain says which replies differed)\n",
+          status.not_deterministic);
     }
     out += "  node   view  primary  ordered   closed   stable  epoch  divergences  wakes  evictions  slots\n";
     for (const crypto::NodeEntry& node : cluster.nodes) {

@@ -104,7 +104,7 @@ TEST(EpochRules, AChangeMustFitItsProof) {
   EXPECT_EQ(check(parties.cluster, ServiceId{1}, good_change(parties)), Refusal::kUnknownService);
 }
 
-TEST(EpochRules, WrongNeedsTheWordOfFPlusOneSignersAndSurplusIsNeverActive) {
+TEST(EpochRules, WrongNeedsTheWordOfFPlusOneSignersAndSoDoesSurplusOfAnActiveSlot) {
   const Parties parties(1, 1);
   const SlotTable table = joined_table(1, 1);
   const auto with = [&](std::uint16_t slot, Suspicion first, Suspicion second) {
@@ -117,6 +117,7 @@ TEST(EpochRules, WrongNeedsTheWordOfFPlusOneSignersAndSurplusIsNeverActive) {
   EXPECT_EQ(with(2, Suspicion::kWrong, Suspicion::kLate), Suspicion::kLate);
   EXPECT_EQ(with(2, Suspicion::kWrong, Suspicion::kSurplus), Suspicion::kSurplus);
   EXPECT_EQ(with(1, Suspicion::kWrong, Suspicion::kSurplus), Suspicion::kLate);
+  EXPECT_EQ(with(1, Suspicion::kSurplus, Suspicion::kSurplus), Suspicion::kSurplus);
 }
 
 TEST(EpochRules, AComposedChangeKeepsTheBlamelessAndFillsUpInAscendingOrder) {

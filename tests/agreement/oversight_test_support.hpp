@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <functional>
 #include <memory>
 #include <set>
 #include <string>
@@ -30,10 +31,11 @@ inline crypto::SecretKey key_from(std::uint8_t kind, std::uint64_t index) {
 
 // 3f+1 nodes, one service with 2g+1 slots, slot i on host i.
 struct Parties {
-  Parties(std::uint32_t f, std::uint32_t g) {
+  Parties(std::uint32_t f, std::uint32_t g, const std::function<void(crypto::ClusterFile&)>& configure = {}) {
     static const bool ready = crypto::init().ok();
     EXPECT_TRUE(ready);
     cluster.f = f;
+    cluster.timing.quarantine_ms = 0;  // tests convict more often than the world does
     cluster.id.bytes[0] = 7;
     for (std::uint16_t i = 0; i < cluster.n(); ++i) {
       node_keys.push_back(key_from(1, i));
@@ -50,6 +52,7 @@ struct Parties {
     cluster.services.push_back(service);
     cluster.services.back().id = ServiceId{1};
     cluster.clients.push_back({ClientId{0}, "operator", key_from(3, 0).public_key(), true});
+    if (configure) configure(cluster);
   }
 
   static crypto::SecretKey slot_secret(SlotId slot, Incarnation incarnation) {
@@ -146,21 +149,23 @@ class Memory final : public Observer {
   std::vector<Remembered> events;
 };
 
-inline Delivery make_delivery(Seq n, std::size_t requests, std::vector<SystemOp> system) {
+inline Delivery make_delivery(Seq n, std::size_t requests, std::vector<SystemOp> system, Micros time = {}) {
   auto header = std::make_shared<BatchHeader>();
   header->n = n;
   header->references.resize(requests);
   header->system = std::move(system);
   Delivery out;
   out.header = std::move(header);
+  out.time = time;
   return out;
 }
 
 // One Oversight (node 0's) and everything around it, played by the test.
 class OversightDesk {
  public:
-  explicit OversightDesk(std::uint32_t f = 1, std::uint32_t g = 1)
-      : parties(f, g),
+  explicit OversightDesk(std::uint32_t f = 1, std::uint32_t g = 1,
+                         const std::function<void(crypto::ClusterFile&)>& configure = {})
+      : parties(f, g, configure),
         slots(static_cast<std::uint16_t>(2 * g + 1)),
         core(std::make_unique<Oversight>(parties.cluster, ServiceId{0}, NodeId{0}, parties.node_keys[0], memory)) {
     core->tick(time);
@@ -171,7 +176,7 @@ class OversightDesk {
     std::vector<SystemOp> joins;
     for (std::uint16_t i = 0; i < slots; ++i) joins.emplace_back(parties.join(SlotId{i}, Incarnation{1}));
     requests_of.push_back(0);
-    order.push_back(make_delivery(Seq{1}, 0, joins));
+    order.push_back(make_delivery(Seq{1}, 0, joins, time));
     core->deliver(order.back());
     for (const SlotId slot : core->notice().active) {
       up(slot.value);
@@ -185,7 +190,7 @@ class OversightDesk {
   std::uint64_t deliver(std::size_t requests = 1, std::vector<SystemOp> system = {}) {
     requests_of.push_back(requests);
     const std::uint64_t n = requests_of.size();
-    order.push_back(make_delivery(Seq{n}, requests, std::move(system)));
+    order.push_back(make_delivery(Seq{n}, requests, std::move(system), time));
     core->deliver(order.back());
     collect();
     return n;

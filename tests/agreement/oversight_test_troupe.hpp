@@ -35,12 +35,13 @@ struct TroupeOptions {
   std::uint64_t seed = 0;    // 0: every link delivers everything at once
   bool faulty_node = false;  // the last node signs whatever it likes
   bool blips = false;        // channels of executors break now and then for a moment
+  std::function<void(crypto::ClusterFile&)> configure = {};
 };
 
 class Troupe {
  public:
   explicit Troupe(const TroupeOptions& options)
-      : options_(options), parties(options.f, options.g), random_(options.seed + 1) {
+      : options_(options), parties(options.f, options.g, options.configure), random_(options.seed + 1) {
     for (std::uint16_t i = 0; i < parties.cluster.n(); ++i) {
       auto node = std::make_unique<Node>();
       node->core =
@@ -168,7 +169,7 @@ class Troupe {
     std::uint64_t slowest = order.size();
     for (const auto& node : nodes) slowest = std::min(slowest, node->core->closed_through().value);
     if (order.size() - slowest > 100) return;  // the ordering core's window
-    order.push_back(make_delivery(Seq{order.size() + 1}, pending_requests_, std::move(proposals_)));
+    order.push_back(make_delivery(Seq{order.size() + 1}, pending_requests_, std::move(proposals_), now_));
     pending_requests_ = 0;
     proposals_.clear();
   }

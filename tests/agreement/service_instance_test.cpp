@@ -229,5 +229,89 @@ TEST_F(Subscriptions, OfAChannelThatIsGoneAreForgotten) {
   EXPECT_THAT(told.from, IsEmpty());
 }
 
+// Batch 1 joins all slots; batch 2 has one request.
+class DifferingReplies : public ::testing::Test {
+ protected:
+  DifferingReplies() {
+    Recovered recovered;
+    std::vector<SystemOp> joins;
+    for (std::uint16_t i = 0; i < 3; ++i) joins.emplace_back(parties.join(SlotId{i}, Incarnation{1}));
+    const Delivery first = make_delivery(Seq{1}, 0, std::move(joins));
+    auto second = std::make_shared<BatchHeader>();
+    second->n = Seq{2};
+    Request request{ClientId{0}, SessionId{6}, RequestNumber{1}, 0, SharedBytes::copy(std::string_view("get a")), {}};
+    request.digest =
+        request_digest(ServiceId{0}, request.client, request.session, request.number, 0, request.op.view());
+    second->references.push_back(reference_of(request));
+    recovered.ordered.push_back({Seq{1}, batch_digest(*first.header), first.header, {}});
+    recovered.ordered.push_back(
+        {Seq{2}, batch_digest(*second), second, {std::make_shared<const Request>(std::move(request))}});
+    instance.restore(recovered);
+    instance.tick(Micros{}, Micros{});
+    for (std::uint16_t i = 0; i < 3; ++i) instance.peer_up(peer(i));
+    instance.run();
+    for (std::uint16_t i = 0; i < 3; ++i)
+      EXPECT_EQ(say(i, Vote{Epoch{}, Seq{1}, SlotId{i}, Incarnation{1}, {}}), Refusal::kNone);
+  }
+  static crypto::Peer peer(std::uint16_t slot) {
+    return {crypto::Role::kExecutor, 0, ServiceId{0}, SlotId{slot}, Incarnation{1}};
+  }
+  Refusal say(std::uint16_t slot, Body body) {
+    Message message{ServiceId{0}, std::move(body)};
+    const Refusal refusal = instance.step(peer(slot), message);
+    instance.run();
+    return refusal;
+  }
+  Refusal vote(std::uint16_t slot, const std::string& reply) {
+    return say(slot, Vote{Epoch{}, Seq{2}, SlotId{slot}, Incarnation{1}, {reply_digest(as_bytes(reply))}});
+  }
+  // Who was asked for a reply to the request, since this was last asked.
+  std::vector<SlotId> asked() {
+    std::vector<SlotId> out;
+    for (const auto& [slot, message] : std::exchange(told.all, {})) {
+      const auto* wanted = std::get_if<FetchReplies>(&message.body);
+      if (wanted != nullptr && wanted->n == Seq{2} && wanted->items.at(0).session == SessionId{6}) out.push_back(slot);
+    }
+    return out;
+  }
+
+  Parties parties{1, 1};
+  Told told;
+  Memory observer;
+  ServiceInstance instance{parties.cluster, ServiceId{0}, NodeId{0}, parties.node_keys[0], observer, told};
+};
+
+TEST_F(DifferingReplies, ThatDifferBecomeEvidence) {
+  EXPECT_EQ(vote(0, "green"), Refusal::kNone);
+  EXPECT_EQ(vote(1, "greed"), Refusal::kNone);
+  EXPECT_THAT(asked(), IsEmpty()) << "a liar's reply must not come before the right one is known";
+  EXPECT_EQ(vote(2, "green"), Refusal::kNone);
+  EXPECT_THAT(asked(), ElementsAre(SlotId{0}, SlotId{2}, SlotId{1}));
+  EXPECT_EQ(say(0, Replies{Seq{2}, {{0, SharedBytes::copy(std::string_view("green"))}}}), Refusal::kNone);
+  EXPECT_EQ(say(1, Replies{Seq{2}, {{0, SharedBytes::copy(std::string_view("greed"))}}}), Refusal::kNone)
+      << "it was asked for its lie";
+  const auto evidence = instance.take_evidence();
+  ASSERT_THAT(evidence, SizeIs(1));
+  EXPECT_EQ(evidence[0].request->op.text(), "get a");
+  ASSERT_THAT(evidence[0].sides, SizeIs(2));
+  EXPECT_EQ(evidence[0].sides[0].body->text(), "green");
+  EXPECT_EQ(evidence[0].sides[1].body->text(), "greed");
+  EXPECT_EQ(say(1, Replies{Seq{2}, {{0, SharedBytes::copy(std::string_view("greed"))}}}), Refusal::kConflict);
+}
+
+TEST_F(DifferingReplies, ThatDifferFromWhatWasClosedBeforeBecomeEvidenceToo) {
+  EXPECT_EQ(vote(0, "green"), Refusal::kNone);
+  EXPECT_EQ(vote(1, "green"), Refusal::kNone);
+  EXPECT_EQ(vote(2, "greed"), Refusal::kNone);
+  EXPECT_THAT(asked(), ElementsAre(SlotId{2}, SlotId{0}, SlotId{1}));
+  static_cast<void>(say(1, Replies{Seq{2}, {{0, SharedBytes::copy(std::string_view("green"))}}}));
+  static_cast<void>(say(2, Replies{Seq{2}, {{0, SharedBytes::copy(std::string_view("greed"))}}}));
+  const auto evidence = instance.take_evidence();
+  ASSERT_THAT(evidence, SizeIs(1));
+  EXPECT_FALSE(evidence[0].sides[0].agrees);
+  EXPECT_TRUE(evidence[0].sides[1].agrees);
+  EXPECT_EQ(evidence[0].sides[1].body->text(), "green");
+}
+
 }  // namespace
 }  // namespace zz::agreement

@@ -10,6 +10,7 @@
 
 #include <string>
 
+#include "agreement/evidence_file.hpp"
 #include "apps/local_cluster.hpp"
 #include "crypto/cluster.hpp"
 #include "tests/apps/zz_process.hpp"
@@ -90,6 +91,7 @@ TEST_F(CommandLine, EveryRoleSaysThatTheDirectoryIsMissing) {
                                                                      {"host", "--id", "0"},
                                                                      {"gateway"},
                                                                      {"status"},
+                                                                     {"explain"},
                                                                      {"call", "get x"},
                                                                      {"fault", "0", "wrong-reply"}}) {
     std::vector<std::string> all = arguments;
@@ -97,6 +99,61 @@ TEST_F(CommandLine, EveryRoleSaysThatTheDirectoryIsMissing) {
     EXPECT_EQ(failure(all),
               fmt::format("zz {}: {}/cluster.toml: cannot open: No such file or directory", arguments[0], cluster_));
   }
+}
+
+TEST_F(CommandLine, ExplainShowsTheRequestTheSlotsAndTheFirstByteThatDiffers) {
+  make();
+  agreement::Evidence evidence;
+  evidence.n = Seq{41};
+  evidence.requests = evidence.differing = 1;
+  evidence.time = Micros{1'700'000'000'000'000};
+  evidence.request = std::make_shared<const agreement::Request>(
+      agreement::Request{ClientId{2}, SessionId{0x1f}, RequestNumber{3}, 0, SharedBytes::copy("get \"a\""), {}});
+  evidence.reference = agreement::reference_of(*evidence.request);
+  evidence.sides.push_back({{{SlotId{0}, Incarnation{1}}, {SlotId{2}, Incarnation{1}}},
+                            {},
+                            true,
+                            SharedBytes::copy("the value is \x1b[1mgreen")});
+  evidence.sides.push_back({{{SlotId{1}, Incarnation{4}}}, {}, false, SharedBytes::copy("the value is gone")});
+  for (const NodeId node : {NodeId{0}, NodeId{3}}) {
+    agreement::EvidenceFiles files(agreement::evidence_path(node_data_path(cluster_, node)));
+    ASSERT_TRUE(files.write("kv", evidence));
+  }
+  ZzProcess zz({"explain", "--dir", cluster_});
+  EXPECT_EQ(zz.wait(), 0) << zz.err();
+  EXPECT_THAT(zz.out(), HasSubstr("service \"kv\", batch 41, epoch 0, agreed time 2023-11-14 22:13:20 UTC"));
+  EXPECT_THAT(zz.out(), HasSubstr("(seen by node 0, node 3)"));
+  EXPECT_THAT(zz.out(), HasSubstr("request 3 of session 000000000000001f of client 2"));
+  EXPECT_THAT(zz.out(), HasSubstr("7 bytes: \"get \\\"a\\\"\""));
+  EXPECT_THAT(zz.out(), HasSubstr("the replies differ from byte 13 on"));
+  EXPECT_THAT(zz.out(), HasSubstr("slots 0 (incarnation 1), 2 (incarnation 1), right"));
+  EXPECT_THAT(zz.out(), HasSubstr("slot 1 (incarnation 4), WRONG"));
+  EXPECT_THAT(zz.out(), HasSubstr("the value is \\x1b[1mgreen"));
+  EXPECT_THAT(zz.out(), HasSubstr("at byte 13: 676f6e65"));
+  ZzProcess as_json({"explain", "--data", node_data_path(cluster_, NodeId{3}), "--batch", "41", "--json"});
+  EXPECT_EQ(as_json.wait(), 0) << as_json.err();
+  EXPECT_THAT(as_json.out(), StartsWith("[{"));
+}
+
+TEST_F(CommandLine, ExplainSaysWhereItLookedAndWhatItCannotRead) {
+  ZzProcess help({"explain", "--help"});
+  EXPECT_EQ(help.wait(), 0);
+  EXPECT_THAT(help.out(), HasSubstr("--batch"));
+  EXPECT_EQ(failure({"explain"}), "zz explain: where? --dir is a cluster directory, --data a node's");
+  EXPECT_THAT(failure({"explain", "--dir", cluster_, "--batch", "many"}), HasSubstr("--batch"));
+  make();
+  ZzProcess calm({"explain", "--dir", cluster_});
+  EXPECT_EQ(calm.wait(), 0) << calm.err();
+  EXPECT_EQ(calm.out(), fmt::format("No replies differed, as far as {}/data/node-*/evidence tells.\n", cluster_));
+  EXPECT_THAT(failure({"explain", "--dir", cluster_, "--batch", "9"}),
+              HasSubstr(fmt::format("no evidence of batch 9 in {}/data/node-*/evidence", cluster_)));
+  EXPECT_EQ(failure({"explain", "--dir", cluster_, "--service", "web"}),
+            fmt::format("zz explain: no service \"web\" in {}/cluster.toml", cluster_));
+  const std::string place = agreement::evidence_path(node_data_path(cluster_, NodeId{1}));
+  std::filesystem::create_directories(place);
+  std::ofstream(place + "/kv-1.json") << "{\"service\": 1}";
+  EXPECT_EQ(failure({"explain", "--dir", cluster_}),
+            fmt::format("zz explain: {}/kv-1.json: this is not evidence that zz wrote; delete the file", place));
 }
 
 TEST_F(CommandLine, InitRefusesFaultNumbersOutOfRangeAndLeavesNothing) {

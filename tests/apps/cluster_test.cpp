@@ -1,5 +1,6 @@
 // Whole local clusters of real processes, driven through the client library.
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <boost/asio/io_context.hpp>
@@ -12,6 +13,7 @@
 #include "apps/status_client.hpp"
 #include "apps/supervisor.hpp"
 #include "client/client.hpp"
+#include "tests/apps/zz_process.hpp"
 
 namespace zz::apps {
 namespace {
@@ -117,6 +119,11 @@ TEST_F(ClusterTest, WithFAndGTwoTwoSimultaneousFaultsAreOutvotedAndReplaced) {
   EXPECT_GE(now.wakes, 1u);
   EXPECT_FALSE(now.find(0)->active);
   EXPECT_FALSE(now.find(2)->active);
+  test::ZzProcess explain({"explain", "--dir", dir});
+  EXPECT_EQ(explain.wait(), 0) << explain.err();
+  EXPECT_THAT(explain.out(), ::testing::HasSubstr("\"add counter 1\""));
+  EXPECT_THAT(explain.out(), ::testing::ContainsRegex("slot 0 .incarnation [0-9]+., WRONG"));
+  EXPECT_THAT(explain.out(), ::testing::HasSubstr("the replies differ from byte "));
 }
 
 TEST_F(ClusterTest, ASlowReplicaIsReplacedAndTheCounterGoesOn) {

@@ -1,0 +1,49 @@
+#pragma once
+
+// ConvictionBook: who was evicted as wrong or late in the last hour of agreed time, and how long a slot stays out for
+// it (docs/protocol.md §11). A function of the order alone, so it is the same at all nodes. One thread.
+//
+// Faults within the bound cost nothing: 2g convictions, of slots that had none before. From then on each conviction
+// keeps its slot out for the base span, eight times as long as the one before, up to kForgiven. So neither a slot that
+// misbehaves again and again nor a service that is not deterministic can have replicas wake for ever.
+
+#include <array>
+#include <cstdint>
+#include <deque>
+
+#include "agreement/slot_table.hpp"
+#include "base/ids.hpp"
+
+namespace zz::agreement {
+
+inline constexpr Micros kForgiven{3'600'000'000};
+inline constexpr std::size_t kConvictionsMax = 64;  // the oldest are forgotten first
+inline constexpr std::int64_t kQuarantineGrowth = 8;
+
+class ConvictionBook {
+ public:
+  // `quarantine`: the base span; 0 = nobody is kept out.
+  ConvictionBook(std::uint32_t g, Micros quarantine) : g_(g), quarantine_(quarantine) {}
+
+  // At this agreed time, which never goes back.
+  void convict(SlotId slot, bool wrong, Micros now);
+  // The agreed time from which on the slot may join again. 0: at any time.
+  [[nodiscard]] Micros released_at(SlotId slot) const { return released_at_[slot.value]; }
+  // More than g distinct slots were wrong within kForgiven of the last conviction: too many lie, or the service is not
+  // deterministic.
+  [[nodiscard]] bool beyond_bound() const;
+
+ private:
+  struct Conviction {
+    SlotId slot;
+    bool wrong = false;
+    Micros at;
+  };
+
+  std::uint32_t g_;
+  Micros quarantine_;
+  std::deque<Conviction> recent_;
+  std::array<Micros, kSlotsMax> released_at_{};
+};
+
+}  // namespace zz::agreement
