@@ -4,12 +4,12 @@
 
 namespace zz::agreement {
 
-void ConvictionBook::convict(SlotId slot, bool wrong, Micros now) {
+void ConvictionBook::convict(SlotId slot, Micros now) {
   std::erase_if(recent_, [now](const Conviction& old) { return now.value - old.at.value >= kForgiven.value; });
   const auto before =
       std::count_if(recent_.begin(), recent_.end(), [slot](const auto& old) { return old.slot == slot; });
   if (recent_.size() >= kConvictionsMax) recent_.pop_front();
-  recent_.push_back({slot, wrong, now});
+  recent_.push_back({slot, now});
   const std::int64_t beyond =
       std::max<std::int64_t>(before, static_cast<std::int64_t>(recent_.size()) - 2 * static_cast<std::int64_t>(g_));
   if (beyond <= 0) return;
@@ -20,9 +20,7 @@ void ConvictionBook::convict(SlotId slot, bool wrong, Micros now) {
 
 bool ConvictionBook::beyond_bound() const {
   SlotMask wrong = 0;
-  for (const Conviction& one : recent_) {
-    if (one.wrong) wrong |= bit_of(one.slot);
-  }
+  for (const Conviction& one : recent_) wrong |= bit_of(one.slot);
   return size_of(wrong) > g_;
 }
 

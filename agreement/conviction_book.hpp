@@ -1,11 +1,12 @@
 #pragma once
 
-// ConvictionBook: who was evicted as wrong or late in the last hour of agreed time, and how long a slot stays out for
-// it (docs/protocol.md §11). A function of the order alone, so it is the same at all nodes. One thread.
+// ConvictionBook: who was evicted as wrong in the last hour of agreed time, and how long a slot stays out for it
+// (docs/protocol.md §11). A function of the order alone, so it is the same at all nodes. One thread.
 //
-// Faults within the bound cost nothing: 2g convictions, of slots that had none before. From then on each conviction
-// keeps its slot out for the base span, eight times as long as the one before, up to kForgiven. So neither a slot that
-// misbehaves again and again nor a service that is not deterministic can have replicas wake for ever.
+// 2g convictions are free, of slots that had none before. From then on each one keeps its slot out for the base span,
+// eight times as long as the one before, up to kForgiven. So neither a slot that lies again and again nor a service
+// that is not deterministic can have replicas wake for ever. No correct slot is ever wrong while at most g are faulty,
+// so none is ever kept out; who is late may only have a bad network, and counts for nothing here.
 
 #include <array>
 #include <cstdint>
@@ -25,8 +26,8 @@ class ConvictionBook {
   // `quarantine`: the base span; 0 = nobody is kept out.
   ConvictionBook(std::uint32_t g, Micros quarantine) : g_(g), quarantine_(quarantine) {}
 
-  // At this agreed time, which never goes back.
-  void convict(SlotId slot, bool wrong, Micros now);
+  // The slot was wrong; at this agreed time, which never goes back.
+  void convict(SlotId slot, Micros now);
   // The agreed time from which on the slot may join again. 0: at any time.
   [[nodiscard]] Micros released_at(SlotId slot) const { return released_at_[slot.value]; }
   // More than g distinct slots were wrong within kForgiven of the last conviction: too many lie, or the service is not
@@ -36,7 +37,6 @@ class ConvictionBook {
  private:
   struct Conviction {
     SlotId slot;
-    bool wrong = false;
     Micros at;
   };
 

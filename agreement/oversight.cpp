@@ -291,7 +291,7 @@ void Oversight::State::apply(Seq n, const EpochChange& change) {
       continue;
     }
     ++stats.evictions;
-    convict(n, slot, why);
+    if (why == Suspicion::kWrong) convict(n, slot);
     report({.kind = EventKind::kEvicted,
             .n = n,
             .epoch = change.epoch,
@@ -322,9 +322,9 @@ void Oversight::State::apply(Seq n, const EpochChange& change) {
   report({.kind = EventKind::kEpochChanged, .n = n, .epoch = table.epoch()});
 }
 
-void Oversight::State::convict(Seq n, SlotId slot, Suspicion why) {
+void Oversight::State::convict(Seq n, SlotId slot) {
   const bool known = convictions.beyond_bound();
-  convictions.convict(slot, why == Suspicion::kWrong, agreed_time);
+  convictions.convict(slot, agreed_time);
   if (known || !convictions.beyond_bound()) return;
   ++stats.not_deterministic;
   report({.kind = EventKind::kNotDeterministic, .n = n, .epoch = table.epoch(), .slot = slot, .why = "convictions"});

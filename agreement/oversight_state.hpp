@@ -98,7 +98,7 @@ struct Oversight::State {
   void learn_spread(Seq n, const Ballot& ballot, const VoteBook::Closing& closing);
   void apply(Seq n, const EpochChange& change);
   void apply(Seq n, const Join& join);
-  void convict(Seq n, SlotId slot, Suspicion why);
+  void convict(Seq n, SlotId slot);
   void end_incarnation(SlotId slot);
   void advance_clock(Micros monotonic);
   // Carries out what the input since the last call calls for.

@@ -81,6 +81,30 @@ TEST(OversightBackOff, TheSlotOfAnActiveSetIsNeverKeptOut) {
   }
 }
 
+TEST(OversightBackOff, WhoIsOnlyLateIsNotKeptOut) {
+  OversightDesk desk(1, 1, with_quarantine);
+  desk.start();
+  for (std::uint64_t i = 0; i < 3; ++i) {
+    const auto victim = desk.core->notice().active.front().value;
+    std::uint16_t sleeper = 0;
+    while (std::ranges::count(desk.core->notice().active, SlotId{sleeper}) > 0) ++sleeper;
+    const Incarnation life = desk.incarnation(victim);
+    EXPECT_EQ(desk.core->step(HostId{victim}, SlotDead{SlotId{victim}, life}), Refusal::kNone);
+    desk.pass(5);
+    desk.up(sleeper);
+    desk.replay(sleeper, desk.requests_of.size());
+    desk.pass(5);
+    desk.convict(victim);
+    const std::uint64_t change = desk.requests_of.size();
+    for (const SlotId slot : desk.core->notice().active) desk.vote(slot.value, change);
+    desk.clear();
+    EXPECT_TRUE(is_let_in(desk, victim, life.value + 1)) << i;
+    let_in(desk, victim, life.value + 1);
+  }
+  EXPECT_EQ(desk.core->stats().evictions, 3u);
+  EXPECT_EQ(desk.core->stats().not_deterministic, 0u);
+}
+
 TEST(OversightBackOff, MoreThanGWrongSlotsInAnHourAreAnAlarm) {
   OversightDesk desk(1, 1, with_quarantine);
   desk.start();

@@ -3,9 +3,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <boost/asio/io_context.hpp>
 #include <chrono>
 #include <filesystem>
+#include <fstream>
+#include <functional>
 #include <nlohmann/json.hpp>
 
 #include "apps/demo_status.hpp"
@@ -22,7 +25,7 @@ constexpr std::chrono::seconds kDeadline{60};
 
 class ClusterTest : public testing::Test {
  protected:
-  void start(std::uint32_t f, std::uint32_t g) {
+  void start(std::uint32_t f, std::uint32_t g, const std::function<void(crypto::ServiceEntry&)>& configure = {}) {
     ASSERT_TRUE(crypto::init().ok());
     dir = (std::filesystem::temp_directory_path() / ("zz-cluster-test-" + std::to_string(::getpid()))).string();
     LocalClusterOptions options;
@@ -33,6 +36,10 @@ class ClusterTest : public testing::Test {
     auto made = make_local_cluster(options);
     ASSERT_TRUE(made.ok()) << made.error();
     cluster = std::move(*made);
+    if (configure) {
+      configure(cluster.services[0]);
+      std::ofstream(dir + "/cluster.toml") << crypto::render_cluster(cluster);
+    }
     LocalRunOptions run_options;
     run_options.dir = dir;
     run_options.program = ZZ_BINARY;
@@ -134,6 +141,19 @@ TEST_F(ClusterTest, ASlowReplicaIsReplacedAndTheCounterGoesOn) {
   ASSERT_NO_FATAL_FAILURE(count_until([](const ClusterStatus& now) { return now.evictions >= 1 && settled(now, 1); },
                                       "the slow one evicted"));
   EXPECT_FALSE(status().find(1)->active);
+}
+
+TEST_F(ClusterTest, RejuvenationGoesRoundWithoutAnyTrouble) {
+  ASSERT_NO_FATAL_FAILURE(start(1, 1, [](crypto::ServiceEntry& service) { service.rejuvenate_every_requests = 300; }));
+  const auto renewed = [](const ClusterStatus& now) {
+    return std::all_of(now.slots.begin(), now.slots.end(),
+                       [](const SlotStatus& slot) { return slot.incarnation >= 2; });
+  };
+  ASSERT_NO_FATAL_FAILURE(count_until([&](const ClusterStatus& now) { return settled(now, 1) && renewed(now); },
+                                      "every slot lives a second life"));
+  const auto answers = query_status(dir);
+  ASSERT_TRUE(answers.ok()) << answers.error();
+  EXPECT_GE(answers->at(0).at("services").at(0).at("rejuvenations").get<std::uint64_t>(), 2u);
 }
 
 TEST_F(ClusterTest, FaultsFollowOneAnotherAndEachIsHealed) {

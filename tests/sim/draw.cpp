@@ -71,6 +71,7 @@ crypto::ClusterFile make_cluster(const Plan& plan, const Draw& draw, Prng& prng)
   timing.body_timeout_ms = 300;
   timing.progress_ms = static_cast<std::uint32_t>(between(prng, 10, 20)) * 10;
   timing.execution_timeout_ms = 2'000;
+  timing.quarantine_ms = 1'000;
   timing.hedge_ms = 50;
   return out;
 }
