@@ -72,7 +72,7 @@ void each_timing(T& timing, Visit&& visit) {
   visit("wake_budget_ms", timing.wake_budget_ms, NumberRange{10, kDayMs},
         "a woken slot must be connected by then, else it is asked again");
   visit("quarantine_ms", timing.quarantine_ms, NumberRange{0, kDayMs},
-        "a slot that is convicted too often stays out so long, then eight times as long; 0: never");
+        "a slot that is wrong too often stays out so long, then eight times as long; 0: never");
   visit("retransmit_ms", timing.retransmit_ms, NumberRange{1, kDayMs}, "a client sends again, doubled per try");
   visit("hedge_ms", timing.hedge_ms, NumberRange{1, kDayMs}, "a client asks every node when the home node is slow");
 }
