@@ -2,6 +2,7 @@
 
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "base/bytes.hpp"
 
@@ -70,6 +71,8 @@ std::string_view name_of(FromAgent::Kind kind) {
       return "failed";
     case FromAgent::Kind::kFaulted:
       return "faulted";
+    case FromAgent::Kind::kDuty:
+      return "duty";
   }
   return "failed";
 }
@@ -96,7 +99,8 @@ Result<FromAgent> from_agent(const Json& object) {
   if (event == object.end() || !event->is_string()) return malformed("no event");
   FromAgent out;
   bool found = false;
-  for (const auto kind : {FromAgent::Kind::kReady, FromAgent::Kind::kFailed, FromAgent::Kind::kFaulted}) {
+  using Kind = FromAgent::Kind;
+  for (const auto kind : {Kind::kReady, Kind::kFailed, Kind::kFaulted, Kind::kDuty}) {
     if (event->get_ref<const std::string&>() != name_of(kind)) continue;
     out.kind = kind;
     found = true;
@@ -106,6 +110,20 @@ Result<FromAgent> from_agent(const Json& object) {
   if (const auto it = object.find("error"); it != object.end() && out.kind == FromAgent::Kind::kFailed) {
     if (!it->is_string()) return malformed("the error is not text");
     out.error = it->get<std::string>();
+    ++known;
+  }
+  if (out.kind == FromAgent::Kind::kDuty) {
+    for (const auto& [key, field] :
+         {std::pair("voted_us", &out.duty.voted_us), std::pair("whole_us", &out.duty.whole_us)}) {
+      const auto it = object.find(key);
+      if (it == object.end()) continue;
+      if (!it->is_number_unsigned()) return malformed("a time is no number");
+      *field = it->get<std::uint64_t>();
+      ++known;
+    }
+    const auto bytes = object.find("touched_bytes");
+    if (bytes == object.end() || !bytes->is_number_unsigned()) return malformed("no number of bytes");
+    out.duty.touched_bytes = bytes->get<std::uint64_t>();
     ++known;
   }
   if (known != object.size()) return malformed("unknown member");
@@ -129,6 +147,11 @@ std::string encode(const ToAgent& message) {
 std::string encode(const FromAgent& message) {
   Json out = {{"event", name_of(message.kind)}};
   if (message.kind == FromAgent::Kind::kFailed) out["error"] = message.error.substr(0, kErrorBytesMax);
+  if (message.kind == FromAgent::Kind::kDuty) {
+    if (message.duty.voted_us) out["voted_us"] = *message.duty.voted_us;
+    if (message.duty.whole_us) out["whole_us"] = *message.duty.whole_us;
+    out["touched_bytes"] = message.duty.touched_bytes;
+  }
   return dump(out);
 }
 

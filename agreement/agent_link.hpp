@@ -7,6 +7,7 @@
 //   {"service":0,"slot":1,"incarnation":3,"epoch":2,"key_seed":"<hex>","entropy":"<hex>"}}
 //                    {"fault": "wrong-reply" | "slow"}
 //   agent to host    {"event": "ready"} | {"event": "failed", "error": "…"} | {"event": "faulted"}
+//                    {"event": "duty", "voted_us": 12000, "whole_us": 900000, "touched_bytes": 40000}
 //
 // The host trusts nothing the agent says beyond its own slot. Plain functions, any thread.
 
@@ -34,9 +35,17 @@ struct ToAgent {
   std::optional<AgentIdentity> identity;
   std::string fault;  // empty: none
 };
+// How a life got on since it took its identity, in microseconds from then. Nothing: not yet.
+struct Duty {
+  std::optional<std::uint64_t> voted_us;  // its first vote left
+  std::optional<std::uint64_t> whole_us;  // nothing of the state is absent any more
+  std::uint64_t touched_bytes = 0;        // fetched because execution waited for them
+  bool operator==(const Duty&) const = default;
+};
 struct FromAgent {
-  enum class Kind { kReady, kFailed, kFaulted } kind = Kind::kReady;
-  std::string error;
+  enum class Kind { kReady, kFailed, kFaulted, kDuty } kind = Kind::kReady;
+  std::string error{};  // kFailed
+  Duty duty{};          // kDuty
 };
 
 // Lines without the newline.

@@ -1,14 +1,10 @@
 // zz bench: load on a key-value service, with a latency histogram and the CPU time of everything that took part.
 
 #include <fmt/format.h>
-#include <stdlib.h>
 #include <unistd.h>
 
 #include <boost/asio/io_context.hpp>
-#include <boost/asio/signal_set.hpp>
 #include <chrono>
-#include <csignal>
-#include <filesystem>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -16,6 +12,8 @@
 #include <string>
 
 #include "apps/bench_load.hpp"
+#include "apps/bench_recovery.hpp"
+#include "apps/bench_run.hpp"
 #include "apps/caller.hpp"
 #include "apps/commands.hpp"
 #include "apps/local_cluster.hpp"
@@ -26,11 +24,8 @@
 namespace zz::apps {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
 constexpr auto kFirstReplyWithin = std::chrono::seconds(30);
 constexpr auto kDrainWithin = std::chrono::seconds(35);  // requests time out before that
-constexpr auto kStep = std::chrono::milliseconds(50);
 
 struct BenchFlags {
   std::string dir;
@@ -54,59 +49,6 @@ struct Report {
   std::size_t daemons = 0;  // whose CPU is counted, besides this process
 };
 
-// A directory that goes with its owner.
-class TemporaryDirectory {
- public:
-  static Result<TemporaryDirectory> make() {
-    std::string path = (std::filesystem::temp_directory_path() / "zz-bench-XXXXXX").string();
-    if (::mkdtemp(path.data()) == nullptr) return Error{fmt::format("cannot make a directory like {}", path)};
-    return TemporaryDirectory(std::move(path));
-  }
-  TemporaryDirectory(TemporaryDirectory&& other) noexcept : path_(std::exchange(other.path_, "")) {}
-  TemporaryDirectory& operator=(TemporaryDirectory&&) = delete;
-  ~TemporaryDirectory() {
-    std::error_code ignored;
-    if (!path_.empty()) std::filesystem::remove_all(path_, ignored);
-  }
-  [[nodiscard]] const std::string& path() const { return path_; }
-
- private:
-  explicit TemporaryDirectory(std::string path) : path_(std::move(path)) {}
-  std::string path_;
-};
-
-void say(std::string_view line) { std::cerr << "zz bench: " << line << std::endl; }
-
-// The loop, and whether the user wants it to end.
-class Loop {
- public:
-  Loop() : signals_(loop_, SIGINT, SIGTERM) {
-    signals_.async_wait([this](const boost::system::error_code& error, int) { interrupted_ = !error; });
-  }
-  boost::asio::io_context& context() { return loop_; }
-  [[nodiscard]] bool interrupted() {
-    loop_.poll();
-    loop_.restart();
-    return interrupted_;
-  }
-  // Runs until `done` or the deadline; whether it is done.
-  template <class Done>
-  bool run_until(Clock::time_point deadline, Done done) {
-    while (!done() && !interrupted_ && Clock::now() < deadline) {
-      loop_.run_until(std::min(deadline, Clock::now() + kStep));
-      loop_.restart();
-    }
-    return done();
-  }
-
- private:
-  boost::asio::io_context loop_{1};
-  boost::asio::signal_set signals_;
-  bool interrupted_ = false;
-};
-
-Error interrupted() { return Error{"interrupted"}; }
-
 std::uint32_t session_count(const BenchFlags& flags, const crypto::Limits& limits) {
   if (flags.sessions != 0) return flags.sessions;
   const std::uint32_t half = std::max(limits.client_window / 2, 1u);
@@ -114,12 +56,12 @@ std::uint32_t session_count(const BenchFlags& flags, const crypto::Limits& limit
 }
 
 // Waits for one agreed reply: then nodes, executors and this client are all in touch.
-Result<void> await_first_reply(Loop& loop, client::Client& client, const Caller& caller) {
+Result<void> await_first_reply(BenchLoop& loop, client::Client& client, const Caller& caller) {
   std::optional<client::Answer> answer;
   const Refusal refusal = client.submit(caller.service.id, SharedBytes::copy(std::string_view("put a a")),
                                         [&](const client::Answer& given) { answer = given; });
   if (refusal != Refusal::kNone) return Error{fmt::format("not sent: {}", to_string(refusal))};
-  if (loop.run_until(Clock::now() + kFirstReplyWithin, [&] { return answer.has_value(); }) &&
+  if (loop.run_until(BenchLoop::Clock::now() + kFirstReplyWithin, [&] { return answer.has_value(); }) &&
       answer->outcome == client::Outcome::kReply) {
     return {};
   }
@@ -136,12 +78,12 @@ std::string describe(const KvLoad::Interval& interval, double seconds) {
 }
 
 // Runs the load for `seconds`, adds what it did to `report`, and prints a line a second.
-bool run_phase(Loop& loop, KvLoad& load, std::string_view name, std::uint32_t seconds, Report& report) {
+bool run_phase(BenchLoop& loop, KvLoad& load, std::string_view name, std::uint32_t seconds, Report& report) {
   for (std::uint32_t second = 1; second <= seconds; ++second) {
-    const auto start = Clock::now();
+    const auto start = BenchLoop::Clock::now();
     loop.run_until(start + std::chrono::seconds(1), [] { return false; });
     if (loop.interrupted()) return false;
-    const std::chrono::duration<double> taken = Clock::now() - start;
+    const std::chrono::duration<double> taken = BenchLoop::Clock::now() - start;
     const KvLoad::Interval interval = load.take();
     say(fmt::format("{} {:>3} s: {}", name, second, describe(interval, taken.count())));
     report.latency.add(interval.latency);
@@ -152,18 +94,18 @@ bool run_phase(Loop& loop, KvLoad& load, std::string_view name, std::uint32_t se
 }
 
 // Lets the last requests end and reads every key back.
-bool finish(Loop& loop, KvLoad& load, Report& report) {
+bool finish(BenchLoop& loop, KvLoad& load, Report& report) {
   load.stop();
-  if (!loop.run_until(Clock::now() + kDrainWithin, [&] { return load.idle(); })) return false;
+  if (!loop.run_until(BenchLoop::Clock::now() + kDrainWithin, [&] { return load.idle(); })) return false;
   report.errors += load.take().errors;
   std::optional<std::uint64_t> wrong;
   load.read_back([&](std::uint64_t keys) { wrong = keys; });
-  if (!loop.run_until(Clock::now() + kDrainWithin, [&] { return wrong.has_value(); })) return false;
+  if (!loop.run_until(BenchLoop::Clock::now() + kDrainWithin, [&] { return wrong.has_value(); })) return false;
   report.errors += *wrong;
   return true;
 }
 
-Result<Report> measure(Loop& loop, const BenchFlags& flags, const std::string& dir) {
+Result<Report> measure(BenchLoop& loop, const BenchFlags& flags, const std::string& dir) {
   const auto caller = load_caller(dir, flags.client, flags.service);
   if (!caller) return Error{caller.error()};
   const crypto::Limits& limits = caller->cluster.limits;
@@ -213,9 +155,6 @@ Result<Report> measure(Loop& loop, const BenchFlags& flags, const std::string& d
   return report;
 }
 
-// Three digits after the point are more than enough for what is measured here.
-double rounded(double value) { return static_cast<double>(static_cast<std::int64_t>(value * 1000 + 0.5)) / 1000; }
-
 void print(const BenchFlags& flags, const Report& report) {
   const LatencyHistogram& latency = report.latency;
   const double rate = static_cast<double>(latency.count()) / report.seconds;
@@ -243,7 +182,7 @@ void print(const BenchFlags& flags, const Report& report) {
 }
 
 Result<void> run_bench(const BenchFlags& flags) {
-  Loop loop;
+  BenchLoop loop;
   std::optional<TemporaryDirectory> temporary;
   std::unique_ptr<LocalRun> cluster;  // before `temporary` goes, so it is declared after it
   std::string dir = flags.dir;
@@ -301,7 +240,10 @@ void add_bench(CLI::App& app, int& exit_code) {
   command->add_option("--durability", flags->durability, "of a cluster made for the run (default: sync)")
       ->check(CLI::IsMember({"sync", "async", "none"}));
   command->add_flag("--json", flags->json, "print the result as one JSON object");
-  command->callback([flags, &exit_code] {
+  add_bench_recovery(*command, exit_code);
+  command->require_subcommand(0, 1);
+  command->callback([flags, command, &exit_code] {
+    if (!command->get_subcommands().empty()) return;
     const auto done = run_bench(*flags);
     exit_code = done ? 0 : 1;
     if (!done) std::cerr << "zz bench: " << done.error() << '\n';

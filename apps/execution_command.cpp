@@ -26,6 +26,7 @@ struct Options {
   std::uint64_t incarnation = 0;
   int control_fd = -1;
   std::string work_dir;
+  std::string store_dir;
 };
 
 // By name or by number.
@@ -48,8 +49,10 @@ Result<execution::AgentOptions> check(const Options& options, const crypto::Clus
   std::error_code error;
   const std::string work_dir = std::filesystem::canonical(options.work_dir, error).string();
   if (error) return Error{"--work " + options.work_dir + ": " + error.message()};
-  return execution::AgentOptions{service->id, SlotId{options.slot}, Incarnation{options.incarnation},
-                                 options.control_fd, work_dir};
+  const std::string store_dir = std::filesystem::absolute(options.store_dir, error).string();
+  if (error) return Error{"--store " + options.store_dir + ": " + error.message()};
+  return execution::AgentOptions{
+      service->id, SlotId{options.slot}, Incarnation{options.incarnation}, options.control_fd, work_dir, store_dir};
 }
 
 Result<void> run(const Options& options) {
@@ -83,6 +86,8 @@ void add_execution(CLI::App& app, int& exit_code) {
   command->add_option("--incarnation", options->incarnation, "which life of the slot this is")->required();
   command->add_option("--control-fd", options->control_fd, "inherited stream socket to the host daemon")->required();
   command->add_option("--work", options->work_dir, "empty directory of this incarnation")->required();
+  command->add_option("--store", options->store_dir, "directory of the slot, for the state that lives of it leave")
+      ->required();
   command->callback([options, &exit_code] {
     if (auto result = run(*options); !result) {
       std::cerr << "zz execution: " << result.error() << "\n";

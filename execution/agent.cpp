@@ -13,16 +13,16 @@
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/write.hpp>
 #include <chrono>
-#include <deque>
 #include <optional>
 #include <utility>
 #include <variant>
 #include <vector>
 
 #include "agreement/agent_link.hpp"
-#include "agreement/certificates.hpp"
 #include "agreement/codec.hpp"
 #include "base/assert.hpp"
+#include "execution/agent_config.hpp"
+#include "execution/agent_faults.hpp"
 #include "execution/executor.hpp"
 #include "execution/http_adapter.hpp"
 #include "execution/in_process_adapter.hpp"
@@ -38,29 +38,11 @@ namespace asio = boost::asio;
 using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
-constexpr std::string_view kKvSessionExpired = "error session expired";
-constexpr milliseconds kDrain{2'000};          // for the last votes of a slot whose service died
-constexpr std::size_t kSlowVotesMax = 65'536;  // held back under the fault "slow"; further ones are dropped
+constexpr std::size_t kForeseenMax = 512;  // requests whose needs are looked for at a time; each costs a run
+constexpr milliseconds kDrain{2'000};      // for the last votes of a slot whose service died
 
 Micros monotonic_now() {
   return Micros{std::chrono::duration_cast<std::chrono::microseconds>(Clock::now().time_since_epoch()).count()};
-}
-
-// A lie that looks like an answer: the last letter or digit is another one.
-SharedBytes falsify(const SharedBytes& reply) {
-  Bytes out(reply.view().begin(), reply.view().end());
-  const auto is_alnum = [](std::uint8_t c) {
-    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-  };
-  const auto last = std::find_if(out.rbegin(), out.rend(), is_alnum);
-  if (last == out.rend()) {
-    out.push_back('!');
-  } else if (*last >= '0' && *last <= '9') {
-    *last = static_cast<std::uint8_t>('0' + (*last - '0' + 1) % 10);
-  } else {
-    *last = *last == 'x' ? 'y' : 'x';
-  }
-  return SharedBytes(std::move(out));
 }
 
 // Fresh randomness for a guest that may be a copy of another: into the library's generator and the kernel's pool.
@@ -104,11 +86,6 @@ class Agent::Impl final : public net::Handler, public Observer, public std::enab
   }
 
  private:
-  struct HeldVote {
-    Clock::time_point due;
-    SharedBytes bytes;
-  };
-
   Result<void> open_store();
   void make_adapter();
   void on_started(const Result<void>& result);
@@ -118,8 +95,10 @@ class Agent::Impl final : public net::Handler, public Observer, public std::enab
   void take_identity(agreement::AgentIdentity identity);
   void take_fault(const std::string& kind);
   void tell_host(const agreement::FromAgent& message);
+  [[nodiscard]] std::uint64_t on_duty_us() const;
+  void tell_duty();
+  void on_whole();
   void serve();
-  [[nodiscard]] ExecutorConfig executor_config() const;
   void tick();
   void end_when_drained();
   void schedule_turn();
@@ -128,6 +107,7 @@ class Agent::Impl final : public net::Handler, public Observer, public std::enab
   void run_service();
   void on_reply(SharedBytes reply);
   void on_supplied();
+  void foresee();
   void restart_service();
   // The executor's turn on the store's head, which a mounted state shares with it.
   template <class Function>
@@ -157,12 +137,14 @@ class Agent::Impl final : public net::Handler, public Observer, public std::enab
   std::string control_buffer_;
   asio::steady_timer timer_;
   agreement::CodecLimits codec_limits_;
-  bool ready_ = false;       // the service
+  bool ready_ = false;  // the service
   bool finished_ = false;
   std::string dying_;  // why, once the service is dead
   Clock::time_point die_at_;
   std::optional<agreement::AgentIdentity> identity_;
   std::optional<crypto::SecretKey> key_;  // of this incarnation
+  Clock::time_point on_duty_since_;
+  agreement::Duty duty_;  // as told
 
   std::unique_ptr<SlotStore> store_;
   std::unique_ptr<Adapter> adapter_;
@@ -171,10 +153,11 @@ class Agent::Impl final : public net::Handler, public Observer, public std::enab
   Clock::time_point node_seen_;
   bool turn_scheduled_ = false;
   int turns_held_ = 0;       // whose output still waits
+  bool waits_ = false;       // for absent parts, since this turn
   bool in_adapter_ = false;  // execute() is on the stack: a reply now is no new turn
   bool lies_ = false;
   bool slow_ = false;
-  std::deque<HeldVote> held_votes_;
+  HeldVotes held_votes_;
   RefusalCounts refusals_;
   std::unique_ptr<net::Network> network_;  // last: its end silences the handler first
 };
@@ -182,12 +165,6 @@ class Agent::Impl final : public net::Handler, public Observer, public std::enab
 // ---- start and control link ------------------------------------------------------------------------------------
 
 Result<void> Agent::Impl::open_store() {
-  SlotStore::Options options;
-  options.store.path = options_.work_dir + "/store";
-  options.fetcher.self = options.source.self = options_.slot;
-  options.fetcher.f = cluster_.f;
-  options.fetcher.g = service_.g;
-  options.source.nodes = cluster_.n();
   SlotStore::Callbacks callbacks;
   callbacks.send = [this](NodeId node, agreement::Body body) { send(nodes_[node.value], encoded(std::move(body))); };
   callbacks.digested = [this](Seq n, const Digest& root) {
@@ -195,11 +172,12 @@ Result<void> Agent::Impl::open_store() {
     schedule_turn();
   };
   callbacks.supplied = [this] { on_supplied(); };
+  callbacks.whole = [this] { on_whole(); };
   callbacks.stale = [this] {
     with_executor([](Executor& executor) { executor.start_over(); });
     schedule_turn();
   };
-  auto store = SlotStore::open(loop_, options, std::move(callbacks));
+  auto store = SlotStore::open(loop_, store_options(cluster_, options_), std::move(callbacks));
   if (!store) return Error{store.error()};
   store_ = std::move(*store);
   return {};
@@ -213,8 +191,11 @@ void Agent::Impl::make_adapter() {
   if (service_.adapter == "kv") {
     InProcessAdapter::Options options;
     options.reply_bytes_max = cluster_.limits.op_bytes_max;
-    adapter_ =
-        std::make_unique<InProcessAdapter>(std::make_unique<KvService>(), store_->objects(), options, on_missing);
+    adapter_ = std::make_unique<InProcessAdapter>(std::make_unique<KvService>(), store_->objects(), options,
+                                                  [this, on_missing](const std::vector<state::Want>& wants) {
+                                                    on_missing(wants);
+                                                    waits_ = true;
+                                                  });
   } else if (service_.adapter == "http") {
     HttpAdapterConfig config;
     config.name = service_.name;
@@ -311,6 +292,24 @@ void Agent::Impl::tell_host(const agreement::FromAgent& message) {
   asio::write(control_, asio::buffer(agreement::encode(message) + "\n"), ignored);
 }
 
+std::uint64_t Agent::Impl::on_duty_us() const {
+  const auto passed = std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - on_duty_since_);
+  return static_cast<std::uint64_t>(passed.count());
+}
+
+void Agent::Impl::tell_duty() {
+  duty_.touched_bytes = store_->fetched().urgent_bytes;
+  tell_host({agreement::FromAgent::Kind::kDuty, {}, duty_});
+}
+
+void Agent::Impl::on_whole() {
+  duty_.whole_us = on_duty_us();
+  tell_duty();
+  const StateFetcherStats& fetched = store_->fetched();
+  spdlog::info("the whole state is here after {} ms: {} bytes fetched, {} of them on demand", *duty_.whole_us / 1'000,
+               fetched.bytes, fetched.urgent_bytes);
+}
+
 void Agent::Impl::on_service_died(const std::string& why) {
   if (finished_ || !dying_.empty()) return;
   spdlog::error("{}", why);
@@ -343,30 +342,6 @@ void Agent::Impl::shut_down() {
 
 // ---- duty ------------------------------------------------------------------------------------------------------
 
-ExecutorConfig Agent::Impl::executor_config() const {
-  ExecutorConfig config;
-  config.service = options_.service;
-  config.slot = options_.slot;
-  config.incarnation = options_.incarnation;
-  config.f = cluster_.f;
-  config.g = service_.g;
-  config.sessions.client_window = cluster_.limits.client_window;
-  config.sessions.sessions_max = cluster_.limits.sessions_max;
-  config.sessions.client_sessions_max = cluster_.limits.client_sessions_max;
-  config.body_timeout = Micros{std::int64_t{cluster_.timing.body_timeout_ms} * 1'000};
-  config.expired_reply =
-      service_.adapter == "http" ? http_session_expired_reply() : SharedBytes::copy(kKvSessionExpired);
-  config.checkpoints = {cluster_.limits.checkpoint_batches, cluster_.limits.checkpoint_requests,
-                        cluster_.limits.checkpoint_bytes};
-  // Else a certificate stands for less than the service has, and the order is replayed from the start.
-  if (adapter_->state_is_in_store()) {
-    config.genuine = [this](const agreement::StableCertificate& certificate) {
-      return agreement::genuine(cluster_, certificate);
-    };
-  }
-  return config;
-}
-
 void Agent::Impl::serve() {
   reseed(identity_->entropy);
   key_ = crypto::SecretKey::from_seed(identity_->key_seed);
@@ -385,9 +360,12 @@ void Agent::Impl::serve() {
   limits.frame_bytes_max = cluster_.limits.frame_bytes_max;
   limits.send_queue_bytes_max = cluster_.limits.send_queue_bytes_max;
   network_ = std::make_unique<net::Network>(loop_, std::move(*tls), limits, *this);
-  executor_.emplace(executor_config(), store_->objects(), *this);
+  ExecutorConfig config = executor_config(cluster_, options_);
+  // Else a certificate stands for less than the service has, and the order is replayed from the start.
+  if (!adapter_->state_is_in_store()) config.genuine = nullptr;
+  executor_.emplace(config, store_->objects(), *this);
   for (const crypto::NodeEntry& node : cluster_.nodes) network_->dial(node.address, node.key);
-  node_seen_ = Clock::now();
+  node_seen_ = on_duty_since_ = Clock::now();
   spdlog::info("on duty as incarnation {} of slot {}", options_.incarnation.value, options_.slot.value);
   tick();
 }
@@ -445,8 +423,8 @@ void Agent::Impl::on_message(net::Channel& channel, const SharedBytes& bytes) {
   agreement::Body& body = decoded.message.body;
   Refusal refusal = Refusal::kWrongRole;
   if (const auto* wish = std::get_if<agreement::FetchState>(&body)) {
-    refusal = store_->step(
-        from, *wish, with_executor([wish](const Executor& executor) { return executor.snapshot_of(wish->n); }));
+    refusal = store_->step(from, *wish,
+                           with_executor([wish](const Executor& executor) { return executor.snapshot_of(wish->n); }));
   } else if (const auto* parts = std::get_if<agreement::StateParts>(&body)) {
     refusal = store_->step(from, *parts);
   } else {
@@ -495,6 +473,7 @@ void Agent::Impl::put_out() {
   carry_out(with_executor([](Executor& executor) { return executor.take_output(); }));
   if (finished_) return;
   if (const auto task = executor_->to_digest()) store_->digest(*task);
+  foresee();
   store_->turn();
   network_->flush();
 }
@@ -509,6 +488,13 @@ void Agent::Impl::run_service() {
     in_adapter_ = false;
   }
   schedule_turn();
+}
+
+// Who waits for a round trip asks for what later requests need with the same one.
+void Agent::Impl::foresee() {
+  if (!waits_) return;
+  adapter_->foresee(with_executor([](Executor& executor) { return executor.upcoming(kForeseenMax); }));
+  waits_ = false;
 }
 
 void Agent::Impl::on_reply(SharedBytes reply) {
@@ -546,6 +532,7 @@ void Agent::Impl::carry_out(ExecutorOutput output) {
     restart_service();
   }
   store_->want(output.wants);
+  waits_ = waits_ || !output.wants.empty();
   for (const ExecutorOutput::SubscribeAt& at : output.subscribe) send(nodes_[at.to.value], encoded(at.subscribe));
   for (const ExecutorOutput::VoteAgain& again : output.votes_again) {
     if (slow_) break;
@@ -561,21 +548,21 @@ void Agent::Impl::carry_out(ExecutorOutput output) {
       if (!to.to || to.to->value == node) send(nodes_[node], bytes);
     }
   }
-  if (output.stable) store_->stable(output.stable->certificate->state.n);
+  if (output.stable) store_->stable(output.stable->certificate->state.n, output.stable->snapshot);
 }
 
 void Agent::Impl::send_vote(const SharedBytes& bytes) {
-  if (slow_) {
-    if (held_votes_.size() < kSlowVotesMax) held_votes_.push_back({Clock::now() + milliseconds(kSlowVoteMs), bytes});
-    return;
-  }
+  if (slow_) return held_votes_.hold(Clock::now() + milliseconds(kSlowVoteMs), bytes);
   for (net::Channel* channel : nodes_) send(channel, bytes);
+  if (duty_.voted_us) return;
+  duty_.voted_us = on_duty_us();
+  if (!store_->fetching()) duty_.whole_us = duty_.voted_us;
+  tell_duty();
 }
 
 void Agent::Impl::release_held_votes() {
-  while (!held_votes_.empty() && held_votes_.front().due <= Clock::now()) {
-    for (net::Channel* channel : nodes_) send(channel, held_votes_.front().bytes);
-    held_votes_.pop_front();
+  while (const auto bytes = held_votes_.take_due(Clock::now())) {
+    for (net::Channel* channel : nodes_) send(channel, *bytes);
   }
 }
 

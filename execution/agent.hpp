@@ -34,8 +34,9 @@ struct AgentOptions {
   ServiceId service;
   SlotId slot;
   Incarnation incarnation;
-  int control_fd = -1;   // connected stream socket to the host daemon; owned by the agent from then on
-  std::string work_dir;  // absolute, empty, this incarnation's alone
+  int control_fd = -1;    // connected stream socket to the host daemon; owned by the agent from then on
+  std::string work_dir;   // absolute, empty, this incarnation's alone
+  std::string store_dir;  // absolute, the slot's: what earlier incarnations left; made when missing
 };
 
 class Agent {

@@ -345,6 +345,23 @@ std::optional<Invocation> Executor::next_invocation() {
   return Invocation{header.n, time_, history_, request.client, request.op};
 }
 
+std::vector<Invocation> Executor::upcoming(std::size_t limit) const {
+  std::vector<Invocation> out;
+  if (phase_ != Phase::kRunning && phase_ != Phase::kLoading) return out;
+  const auto add = [&](const agreement::Batch& batch, std::size_t from) {
+    for (std::size_t i = from; i < batch.requests.size() && out.size() < limit; ++i) {
+      out.push_back({batch.header->n, Micros{}, Digest{}, batch.requests[i]->client, batch.requests[i]->op});
+    }
+  };
+  if (running_) add(running_->batch, running_->index + 1);
+  for (std::uint64_t ahead = 0; out.size() < limit && ahead < kOrderWindow; ++ahead) {
+    const agreement::Batch* const batch = window_.peek(ahead);
+    if (batch == nullptr) break;
+    add(*batch, 0);
+  }
+  return out;
+}
+
 void Executor::complete(SharedBytes reply) {
   if (!running_ || !running_->outstanding) return;  // forgotten: another state was adopted, or the slot has ended
   running_->outstanding = false;

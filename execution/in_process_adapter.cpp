@@ -30,6 +30,17 @@ void InProcessAdapter::execute(const Invocation& invocation, Reply done) {
   pending_ = Pending{invocation, std::move(done)};
 }
 
+// Each as if it came next. Those before it would change little of what it reads; what is missed is asked for later.
+void InProcessAdapter::foresee(const std::vector<Invocation>& upcoming) {
+  std::vector<state::Want> wants;
+  for (const Invocation& invocation : upcoming) {
+    ServiceState state(store_, options_.limits);
+    static_cast<void>(service_->execute(invocation, state));
+    wants.insert(wants.end(), state.missing().begin(), state.missing().end());
+  }
+  if (!wants.empty()) on_missing_(wants);
+}
+
 void InProcessAdapter::supplied() {
   if (!pending_) return;
   std::optional<SharedBytes> reply = run(pending_->invocation);

@@ -33,6 +33,7 @@ class InProcessAdapter final : public Adapter {
   void start(Started done) override { done({}); }
   void execute(const Invocation& invocation, Reply done) override;
   void supplied() override;
+  void foresee(const std::vector<Invocation>& upcoming) override;
   void replaced(Started done) override {
     pending_.reset();
     done({});

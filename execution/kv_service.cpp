@@ -6,6 +6,7 @@
 #include <optional>
 #include <utility>
 
+#include "base/prng.hpp"
 #include "crypto/digest.hpp"
 #include "execution/slot_layout.hpp"
 
@@ -169,6 +170,43 @@ std::string add(Bucket& bucket, std::string_view amount) {
   return bucket.put(text) ? text : "error full";
 }
 
+// The letters of one value of fill.
+std::string filling(std::string_view key, std::size_t size) {
+  const Digest hash = crypto::sha256(as_bytes(key));
+  std::uint64_t seed = 0;
+  for (std::size_t i = 0; i < sizeof seed; ++i) seed = seed << 8 | hash.bytes[i];
+  Prng prng(seed);
+  std::string out(size, 'a');
+  for (std::size_t at = 0; at < size;) {
+    for (std::uint64_t letters = prng.next(); letters > 15 && at < size; letters >>= 4) {
+      out[at++] = static_cast<char>('a' + (letters & 15));
+    }
+  }
+  return out;
+}
+
+// What follows "fill ".
+std::string fill(ServiceState& state, std::string_view rest) {
+  const auto [key, numbers] = cut(rest);
+  const auto [count_text, size_text] = cut(numbers);
+  const auto count = integer(count_text);
+  const auto size = integer(size_text);
+  const auto within = [](std::optional<std::int64_t> value, std::uint64_t most) {
+    return value && *value > 0 && static_cast<std::uint64_t>(*value) <= most;
+  };
+  if (key.empty() || !within(count, KvService::kFillKeysMax) || !within(size, KvService::kFillBytesMax) ||
+      static_cast<std::uint64_t>(*count * *size) > KvService::kFillBytesMax) {
+    return "error expected fill KEY N SIZE, with N and N * SIZE within limits";
+  }
+  for (std::int64_t i = 0; i < *count; ++i) {
+    const std::string name = std::string(key) + std::to_string(i);
+    if (name.size() > KvService::kKeyBytesMax) return "error key too long";
+    Bucket bucket(state, name);
+    if (!bucket.put(filling(name, static_cast<std::size_t>(*size)))) return "error full";
+  }
+  return "ok";
+}
+
 }  // namespace
 
 std::optional<Bytes> KvService::execute(const Invocation& invocation, ServiceState& state) {
@@ -176,11 +214,15 @@ std::optional<Bytes> KvService::execute(const Invocation& invocation, ServiceSta
   const auto [verb, rest] = cut(op);
   if (op == "time") return reply(std::to_string(invocation.time.value));
   if (op == "seed") return reply(to_hex(invocation.seed.bytes));
+  if (verb == "fill") {
+    const std::string answer = fill(state, rest);
+    return state.missing().empty() ? std::optional(reply(answer)) : std::nullopt;
+  }
   const auto [key, value] = cut(rest);
   const bool has_value = key.size() < rest.size();
   const bool is_known = has_value ? verb == "put" || verb == "add" : verb == "del" || verb == "get";
   if (key.empty() || (!is_known && key.size() <= kKeyBytesMax)) {
-    return reply("error expected put KEY VALUE, get KEY, del KEY, add KEY N, time or seed");
+    return reply("error expected put KEY VALUE, get KEY, del KEY, add KEY N, fill KEY N SIZE, time or seed");
   }
   if (key.size() > kKeyBytesMax) return reply("error key too long");
   Bucket bucket(state, key);

@@ -6,6 +6,8 @@
 //   get KEY         the value, or "none"
 //   del KEY         "ok", or "none"
 //   add KEY N       the new value              N and the value are decimal 64-bit integers; a missing key counts as 0
+//   fill KEY N SIZE "ok"                      puts N values of SIZE letters under KEY0, KEY1, ..: a large state in few
+//                                              requests, for measurements; the letters follow from the key
 //   time            the agreed time of the batch, microseconds since 1970
 //   seed            the agreed seed of the batch, 64 hexadecimal digits
 //
@@ -28,6 +30,8 @@ class KvService final : public Service {
  public:
   static constexpr std::size_t kKeyBytesMax = 1024;
   static constexpr std::size_t kBucketBytesMax = 64u << 20;
+  static constexpr std::uint64_t kFillKeysMax = 4'096;
+  static constexpr std::uint64_t kFillBytesMax = 16u << 20;  // of all values of one request
 
   std::optional<Bytes> execute(const Invocation& invocation, ServiceState& state) override;
 };

@@ -66,6 +66,11 @@ class OrderWindow {
   [[nodiscard]] bool heard_ahead() const { return heard_.value >= next_.value; }
   // True if this node has said what n is. Requires n in the window.
   [[nodiscard]] bool heard(NodeId from, Seq n) const;
+  // The batch this far behind the next one, if it is decided and here. Requires ahead < kOrderWindow.
+  [[nodiscard]] const agreement::Batch* peek(std::uint64_t ahead) const {
+    const Slot& s = slot(Seq{next_.value + ahead});
+    return s.decided && s.held ? &s.batch : nullptr;
+  }
   // Requires runnable().
   agreement::Batch take();
   // `next` is the first batch not taken. What was said of it and of later ones stays where it has a place.

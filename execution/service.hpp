@@ -29,7 +29,8 @@ class Service {
  public:
   virtual ~Service() = default;
   // Applies one operation and returns its reply; an invalid operation gets a reply that says so. Nothing: something
-  // that it read is absent (state.missing()); the same call comes again. The caller commits.
+  // that it read is absent (state.missing()); the same call comes again. The caller commits, or drops the changes: so
+  // it finds out what a later request will need, of which time and seed are not known yet.
   virtual std::optional<Bytes> execute(const Invocation& invocation, ServiceState& state) = 0;
 };
 
@@ -46,6 +47,9 @@ class Adapter {
   virtual void execute(const Invocation& invocation, Reply done) = 0;
   // Absent parts of the state have come: what waits for them is tried again.
   virtual void supplied() {}
+  // The invocation that runs waits for absent parts. These will follow it: what they are known to need can be asked for
+  // with the same round trip.
+  virtual void foresee(const std::vector<Invocation>& /*upcoming*/) {}
   // The state is another one: what was being run is forgotten, and calls back no more. Calls back once the service runs
   // on that state, as start() does; not for a call that another follows before.
   virtual void replaced(Started done) = 0;

@@ -1,13 +1,45 @@
 #include "execution/slot_store.hpp"
 
+#include <spdlog/spdlog.h>
+
+#include <filesystem>
+#include <fstream>
 #include <utility>
 
 namespace zz::execution {
 
+namespace {
+
+namespace fs = std::filesystem;
+
+// Opens it; what cannot be opened, or was found damaged, or was being opened when a life ended, goes: others have it.
+Result<state::ObjectStore::Opened> open_or_renew(const state::StoreOptions& options) {
+  std::error_code error;
+  const fs::path begun = fs::path(options.path) / "opening";
+  if (fs::exists(begun, error)) {
+    spdlog::warn("{}: a life ended while it opened this; it is removed", options.path);
+    fs::remove_all(options.path, error);
+  }
+  fs::create_directories(options.path, error);
+  std::ofstream(begun).flush();
+  auto opened = state::ObjectStore::open(options);
+  if (!opened) {
+    spdlog::warn("{}; it is removed", opened.error());
+    fs::remove_all(options.path, error);
+    opened = state::ObjectStore::open(options);
+  }
+  fs::remove(begun, error);
+  return opened;
+}
+
+}  // namespace
+
 Result<std::unique_ptr<SlotStore>> SlotStore::open(boost::asio::io_context& loop, const Options& options,
                                                    Callbacks callbacks) {
-  auto opened = state::ObjectStore::open(options.store);
+  auto opened = open_or_renew(options.store);
   if (!opened) return Error{opened.error()};
+  if (!opened->damage.empty()) spdlog::warn("{}", opened->damage);
+  opened->store->clear();
   return std::unique_ptr<SlotStore>(new SlotStore(loop, options, std::move(opened->store), std::move(callbacks)));
 }
 
@@ -20,6 +52,7 @@ SlotStore::SlotStore(boost::asio::io_context& loop, const Options& options, std:
       keeper_(loop, *store_) {}
 
 void SlotStore::tick(Micros now) {
+  now_ = now;
   fetcher_.tick(now);
   keeper_.tidy();
   turn();
@@ -28,6 +61,21 @@ void SlotStore::tick(Micros now) {
 void SlotStore::adopted(Seq n) {
   fetcher_.begin(n);
   keeper_.tidy();
+}
+
+void SlotStore::stable(Seq n, const state::Snapshot& snapshot) {
+  if (fetcher_.active()) return fetcher_.rebase(n);
+  if (persisting_ || now_ < persist_at_ || !snapshot) return;
+  persisting_ = true;
+  keeper_.persist(snapshot, {}, [this, n](const Result<void>& done) {
+    persisting_ = false;
+    persist_at_ = Micros{now_.value + kPersistEvery.value};
+    if (done) {
+      persisted_ = n;
+    } else {
+      spdlog::warn("the state was not written to disk: {}", done.error());
+    }
+  });
 }
 
 Refusal SlotStore::step(NodeId from, const agreement::StateParts& answer) {
@@ -59,6 +107,7 @@ void SlotStore::turn() {
   }
   for (auto& [node, wish] : out.ask) callbacks_.send(node, std::move(wish));
   if (out.arrived) callbacks_.supplied();
+  if (out.complete) callbacks_.whole();
   if (out.stale) callbacks_.stale();
 }
 

@@ -4,6 +4,10 @@
 // is absent (StateFetcher), and giving parts to other slots (StateSource). A driver; the executor's and the adapter's
 // owner passes their wishes on to it.
 //
+// The directory outlives the slot's incarnations: every kPersistEvery the newest stable state is written to it. What an
+// earlier life left there, whoever it was, is never read as it is: the head begins empty, and of what the disk holds
+// that is reused whose digest a certified root leads to. A directory that some life did not live to open is removed.
+//
 // Threads: everything on the loop's, without `head`. `head` is the mutex of the store's head: a mounted state file
 // system takes it on its own thread, and so does everybody here and elsewhere around what the store does not mark as
 // "beside".
@@ -40,8 +44,11 @@ class SlotStore {
     std::function<void(NodeId, agreement::Body)> send;
     std::function<void(Seq, const Digest&)> digested;
     std::function<void()> supplied;  // parts came that somebody waits for
+    std::function<void()> whole;     // nothing of the adopted state is absent any more
     std::function<void()> stale;     // nobody gives what is wanted: a newer certificate may help
   };
+
+  static constexpr Micros kPersistEvery{10'000'000};
 
   // Errors: those of ObjectStore::open.
   static Result<std::unique_ptr<SlotStore>> open(boost::asio::io_context& loop, const Options& options,
@@ -57,17 +64,17 @@ class SlotStore {
   // The head is now the state of the stable checkpoint n, of which little may be here.
   void adopted(Seq n);
   // The state after batch n is the certified one: what is still absent is fetched of that.
-  void stable(Seq n) {
-    if (fetcher_.active()) fetcher_.rebase(n);
-  }
+  void stable(Seq n, const state::Snapshot& snapshot);
+  // The last one that this life wrote to disk; 0: none.
+  [[nodiscard]] Seq persisted() const { return persisted_; }
   void want(std::span<const state::Want> wants) { fetcher_.want(wants); }
+  [[nodiscard]] bool fetching() const { return fetcher_.active(); }
+  [[nodiscard]] const StateFetcherStats& fetched() const { return fetcher_.stats(); }
   Refusal step(NodeId from, const agreement::StateParts& answer);
   // Another slot asks, through that node; `snapshot` may be null.
   Refusal step(NodeId from, const agreement::FetchState& wish, const state::Snapshot& snapshot);
   // Has the root computed; again and again the same until it is there.
   void digest(const Executor::ToDigest& task);
-  // There may be something to free: a snapshot was dropped.
-  void tidy() { keeper_.tidy(); }
   // Says what is to be asked. At the end of each turn.
   void turn();
 
@@ -81,6 +88,10 @@ class SlotStore {
   StateFetcher fetcher_;
   StateSource source_;
   Seq digesting_;  // 0: nothing
+  Micros now_;
+  Micros persist_at_;  // not before
+  Seq persisted_;
+  bool persisting_ = false;
   StateKeeper keeper_;  // last: its thread works on the store
 };
 

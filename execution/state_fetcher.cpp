@@ -77,7 +77,9 @@ StateFetcher::Key StateFetcher::key_of(const Want& want) {
 
 bool StateFetcher::is_path(const Item& item) { return item.urgent && item.want.kind != PartKind::kObject; }
 
-std::uint64_t StateFetcher::weight(const Item& item) {
+std::uint64_t StateFetcher::weight(const Item& item) { return is_path(item) ? kPathBytesGuess : weight_max(item); }
+
+std::uint64_t StateFetcher::weight_max(const Item& item) {
   if (is_path(item)) return path_bytes_max(item.want.place.depth, item.want.kind == PartKind::kRoot);
   return std::min<std::uint64_t>(item.want.bytes_max, agreement::kStatePartBytesMax);
 }
@@ -385,6 +387,7 @@ bool StateFetcher::ask(std::deque<Key>& queue, bool urgent) {
   const std::uint64_t bytes_max = urgent ? kStateBytesMax : background_bytes();
   std::optional<Pair> pair;
   Request request;
+  std::uint64_t filled = 0;
   std::vector<Key> passed_over;
   while (!queue.empty() && passed_over.size() < kLookMax) {
     const auto it = items_.find(queue.front());
@@ -402,8 +405,9 @@ bool StateFetcher::ask(std::deque<Key>& queue, bool urgent) {
       continue;
     }
     const std::size_t count = request.wants.size() + request.paths.size();
-    if (count > 0 && (count == kStateWantsMax || request.expected + weight(item) > bytes_max)) break;
-    request.expected += weight(item);
+    if (count > 0 && (count == kStateWantsMax || filled + weight(item) > bytes_max)) break;
+    filled += weight(item);
+    request.expected = std::min(request.expected + weight_max(item), kStateBytesMax + agreement::kStatePartBytesMax);
     (is_path(item) ? request.paths : request.wants).push_back(item.want);
     item.ticket = ticket_ + 1;
     queue.pop_front();
@@ -464,13 +468,15 @@ Refusal StateFetcher::step(NodeId from, const StateParts& answer) {
   requests_.erase(it);
   const Brought brought = take(request, answer);
   stats_.bytes += brought.bytes;
+  if (request.urgent) stats_.urgent_bytes += brought.bytes;
   stats_.parts += brought.parts;
   if (!request.late) {
     land(request, brought.bytes);
   } else if (!request.urgent) {
     allowance_ -= static_cast<std::int64_t>(std::min(brought.bytes, request.expected));
   }
-  judge(request, brought, release(ticket, request, brought.wrong == Refusal::kNone));
+  const std::size_t unsettled = release(ticket, request, brought.wrong == Refusal::kNone && !brought.full());
+  judge(request, brought, brought.full() ? 0 : unsettled);
   return brought.wrong;
 }
 
@@ -500,6 +506,7 @@ StateFetcher::Brought StateFetcher::take(const Request& request, const StatePart
       case Refusal::kDuplicate:
       case Refusal::kNotWanted:  // not any more
         ++brought.parts;
+        if (refusal == Refusal::kNone) brought.fresh += part->bytes.size();
         settle(*part);
         if (refusal == Refusal::kNone && part->kind != PartKind::kObject && active_) expand(part->place);
         break;

@@ -55,9 +55,10 @@ struct StateFetcherOutput {
 
 struct StateFetcherStats {
   std::uint64_t requests = 0;
-  std::uint64_t parts = 0;  // taken
-  std::uint64_t bytes = 0;  // that came
-  std::uint64_t lies = 0;   // answers with something wrong in them
+  std::uint64_t parts = 0;         // taken
+  std::uint64_t bytes = 0;         // that came
+  std::uint64_t urgent_bytes = 0;  // of these, because execution waited
+  std::uint64_t lies = 0;          // answers with something wrong in them
   std::uint64_t empty = 0;
   std::uint64_t partial = 0;  // answers that brought less than half of what they should
   std::uint64_t silent = 0;   // questions given up
@@ -74,6 +75,9 @@ class StateFetcher {
   static constexpr std::uint64_t kRequestBytes = 256u << 10;  // that one question in the background asks for
   static constexpr std::uint64_t kInFlightBytesMax = 4u << 20;
   static constexpr std::int64_t kPatienceBytes = 4;
+  // What a path is taken to weigh when a question is filled. It may weigh more; then the answer ends where it is full,
+  // and the rest is asked for again.
+  static constexpr std::uint64_t kPathBytesGuess = 16u << 10;
 
   // `store` must outlive it.
   StateFetcher(const StateFetcherConfig& config, state::ObjectStore& store);
@@ -155,6 +159,9 @@ class StateFetcher {
     Refusal wrong = Refusal::kNone;
     std::size_t parts = 0;  // that were asked for
     std::uint64_t bytes = 0;
+    std::uint64_t fresh = 0;  // of these, of parts that were absent
+    // It ends because it is full: what is not in it says nothing. Repeated parts do not fill an answer.
+    [[nodiscard]] bool full() const { return fresh + 2 * agreement::kStatePartBytesMax > agreement::kStateBytesMax; }
   };
 
   static Key key_of(const state::Want& want);
@@ -164,6 +171,7 @@ class StateFetcher {
   }
   [[nodiscard]] static bool is_path(const Item& item);
   [[nodiscard]] static std::uint64_t weight(const Item& item);
+  [[nodiscard]] static std::uint64_t weight_max(const Item& item);
 
   void add(const state::Want& want, bool urgent);
   void forget(Items::iterator item);

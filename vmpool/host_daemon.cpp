@@ -81,6 +81,14 @@ std::string text_in(const Json& object, const char* key) {
   return it != object.end() && it->is_string() ? it->get<std::string>() : std::string();
 }
 
+// One life's way back to work, for people.
+struct Waking {
+  GuestId guest;
+  std::optional<Micros> asked_at;
+  std::optional<Micros> handed_at;
+  agreement::Duty duty;
+};
+
 }  // namespace
 
 struct HostDaemon::State final : public net::Handler, public std::enable_shared_from_this<HostDaemon::State> {
@@ -108,6 +116,7 @@ struct HostDaemon::State final : public net::Handler, public std::enable_shared_
   std::unique_ptr<ControlServer> control;
   std::map<GuestId, crypto::SecretKey> keys;                   // of guests that were not handed theirs yet
   std::map<std::pair<ServiceId, SlotId>, std::string> errors;  // last one per slot
+  std::map<std::pair<ServiceId, SlotId>, Waking> wakings;      // of the newest life that was asked for or went on duty
   RefusalCounts refusals;
   std::function<void(std::string)> on_fatal;
   std::function<void()> on_stopped;
@@ -136,6 +145,9 @@ struct HostDaemon::State final : public net::Handler, public std::enable_shared_
     for (const crypto::NodeEntry& node : cluster.nodes) network->dial(node.address, node.key);
     backend.set_on_dead([weak = weak_from_this()](const GuestId& guest) {
       if (const auto self = weak.lock()) self->guest_died(guest);
+    });
+    backend.set_on_duty([weak = weak_from_this()](const GuestId& guest, const agreement::Duty& duty) {
+      if (const auto self = weak.lock()) self->waking(guest).duty = duty;
     });
     pool.emplace(cluster, options.id, key, *used_up, log);
     tick();
@@ -202,8 +214,15 @@ struct HostDaemon::State final : public net::Handler, public std::enable_shared_
     }
   }
 
+  Waking& waking(const GuestId& guest) {
+    Waking& last = wakings[{guest.service, guest.slot}];
+    if (last.guest != guest) last = Waking{guest, {}, {}, {}};
+    return last;
+  }
+
   void called(const BackendCall& call, const Result<void>& result) {
     if (!result) note_error(call.guest, result.error());
+    if (call.kind == Kind::kHandOver && result) waking(call.guest).handed_at = monotonic_now();
     CallResult report{call.id, result.ok(), {}};
     if (call.kind == Kind::kBoot && result) {
       crypto::SecretKey fresh = crypto::SecretKey::generate();
@@ -262,10 +281,18 @@ struct HostDaemon::State final : public net::Handler, public std::enable_shared_
   Refusal take(NodeId from, const agreement::Message& message) {
     Refusal why = Refusal::kWrongRole;
     pool->tick(monotonic_now());
-    if (const auto* wake = std::get_if<agreement::Wake>(&message.body)) why = pool->step(from, *wake);
+    if (const auto* wake = std::get_if<agreement::Wake>(&message.body)) {
+      why = pool->step(from, *wake);
+      if (why == Refusal::kNone) note_asked({wake->service, wake->slot, wake->incarnation});
+    }
     if (const auto* notice = std::get_if<agreement::EpochNotice>(&message.body)) why = pool->step(from, *notice);
     carry_out();
     return why;
+  }
+
+  void note_asked(const GuestId& guest) {
+    std::optional<Micros>& asked_at = waking(guest).asked_at;
+    if (!asked_at) asked_at = monotonic_now();
   }
 
   void on_down(net::Channel& channel, std::string_view reason) override {
@@ -298,6 +325,10 @@ struct HostDaemon::State final : public net::Handler, public std::enable_shared_
                     {"pids", backend.processes({slot.service, slot.slot, slot.incarnation})}};
       const auto error = errors.find({slot.service, slot.slot});
       if (error != errors.end()) entry["error"] = error->second;
+      const auto last = wakings.find({slot.service, slot.slot});
+      if (last != wakings.end() && last->second.guest.incarnation == slot.incarnation) {
+        entry["waking"] = in_words(last->second);
+      }
       slots.push_back(std::move(entry));
     }
     Json refused = Json::object();
@@ -305,6 +336,18 @@ struct HostDaemon::State final : public net::Handler, public std::enable_shared_
       if (refusals.counts[i] > 0) refused[std::string(to_string(static_cast<Refusal>(i)))] = refusals.counts[i];
     }
     return {{"host", options.id.value}, {"slots", std::move(slots)}, {"refused", std::move(refused)}};
+  }
+
+  static Json in_words(const Waking& waking) {
+    Json out = Json::object();
+    if (waking.asked_at) out["asked_us"] = waking.asked_at->value;
+    if (!waking.handed_at) return out;
+    const auto since = static_cast<std::uint64_t>(waking.handed_at->value);
+    out["handed_us"] = since;
+    if (waking.duty.voted_us) out["voted_us"] = since + *waking.duty.voted_us;
+    if (waking.duty.whole_us) out["whole_us"] = since + *waking.duty.whole_us;
+    out["touched_bytes"] = waking.duty.touched_bytes;
+    return out;
   }
 
   void fault(const Json& command, ControlServer::Answer answer) {
@@ -335,6 +378,7 @@ HostDaemon::HostDaemon(boost::asio::io_context& loop, const crypto::ClusterFile&
 
 HostDaemon::~HostDaemon() {
   state_->backend.set_on_dead(nullptr);
+  state_->backend.set_on_duty(nullptr);
   state_->control.reset();
   state_->network.reset();
 }

@@ -5,7 +5,10 @@
 // the keys of incarnations, and answers the control socket DIR/run/host-<id>.sock:
 //
 //   {"cmd":"status"}  {"host":0,"slots":[{"service":0,"slot":1,"incarnation":2,"state":"asleep","joined":true,
-//                      "failures":0,"pids":[..],"error":"…"}]}; error: the slot's last one, if any
+//                      "failures":0,"pids":[..],"error":"…","waking":{..}}]}; error: the slot's last one, if any
+//                     waking, if the guest was asked for or is on duty: {"asked_us","handed_us","voted_us","whole_us",
+//                      "touched_bytes"}: the first WAKE, its identity, its first vote, all state there; microseconds of
+//                      this machine's monotonic clock
 //   {"cmd":"fault","service":0,"slot":1,"kind":"wrong-reply"}  {"ok":true} or {"ok":false,"error":"…"}
 //
 // Everything runs on the io_context's single thread. `loop`, `cluster`, `key` and `backend` must outlive the daemon.

@@ -24,6 +24,7 @@
 #include <string>
 #include <vector>
 
+#include "agreement/agent_link.hpp"
 #include "base/ids.hpp"
 #include "base/result.hpp"
 #include "crypto/sign.hpp"
@@ -57,6 +58,7 @@ class Hypervisor {
  public:
   using Done = std::function<void(Result<void>)>;
   using OnDead = std::function<void(const GuestId&)>;
+  using OnDuty = std::function<void(const GuestId&, const agreement::Duty&)>;
   virtual ~Hypervisor() = default;
   virtual void boot(const GuestId& guest, Done done) = 0;
   virtual void freeze(const GuestId& guest, Done done) = 0;
@@ -67,6 +69,8 @@ class Hypervisor {
   virtual void inject(const GuestId& guest, FaultKind kind, Done done) = 0;
   // Whom to tell of guests that end by themselves. Set once, before the first boot.
   virtual void set_on_dead(OnDead on_dead) = 0;
+  // Whom to tell how a woken guest gets on, by its own word. Set once, likewise.
+  virtual void set_on_duty(OnDuty on_duty) = 0;
   // The operating system's process ids of a guest, ascending, for people; empty when there is none.
   [[nodiscard]] virtual std::vector<std::int64_t> processes(const GuestId& guest) const = 0;
 };

@@ -148,7 +148,10 @@ class ObjectStore {
   [[nodiscard]] std::optional<Snapshot> snapshot();
   // The head becomes what it was then.
   void revert(const Snapshot& to);
-  // How often the head was replaced, by revert() or adopt(): who keeps what it read of the head is to drop it.
+  // The head becomes empty. What it was, such as the persisted snapshot after open(), stays for adopt() to reuse, and
+  // nobody reads it before.
+  void clear();
+  // How often the head was replaced, by revert(), clear() or adopt(): who keeps what it read of the head is to drop it.
   [[nodiscard]] std::uint64_t replacements() const;
   // As read(), but what comes from the disk is not kept in memory. Any thread.
   ReadOutcome read(const Snapshot& snapshot, ObjectId id);

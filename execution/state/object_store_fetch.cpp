@@ -53,15 +53,23 @@ std::vector<Part> ObjectStore::path(const Snapshot& snapshot, const PathQuery& q
 
 // ---- taking
 
+// What the head was is a base from now on.
+void ObjectStore::State::retire_head() {
+  ++replacements;
+  clean_pass = false;
+  if (head == nullptr) return;
+  bases.insert(bases.begin(), track(std::exchange(head, nullptr), Version::Kind::kBase));
+  bases.resize(std::min(bases.size(), kBasesMax));
+}
+
+void ObjectStore::clear() {
+  state_->retire_head();
+  state_->root_wanted.reset();
+}
+
 void ObjectStore::adopt(const Digest& root) {
-  ++state_->replacements;
   State& state = *state_;
-  if (state.head != nullptr) {
-    const bool complete = state.bases.empty();
-    state.bases.insert(state.bases.begin(), state.track(std::exchange(state.head, nullptr), Version::Kind::kBase));
-    state.bases.resize(std::min(state.bases.size(), complete ? 1 : kBasesMax));
-  }
-  state.clean_pass = false;
+  state.retire_head();
   state.root_wanted = root;
   for (const auto& weak : state.versions) {
     const Snapshot version = weak.lock();

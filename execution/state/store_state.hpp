@@ -73,6 +73,7 @@ struct ObjectStore::State {
   Snapshot track(Node* top, Version::Kind kind);
 
   // Fetching.
+  void retire_head();
   Node* obtain(const Child& child);
   // The head and all versions; a version is kept while it is looked at.
   struct Tops {

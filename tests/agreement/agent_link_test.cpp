@@ -48,6 +48,15 @@ TEST(AgentLink, CarriesFaultsAndEvents) {
   }
 }
 
+TEST(AgentLink, CarriesHowALifeGetsOn) {
+  for (const Duty& duty : {Duty{{}, {}, 0}, Duty{12, {}, 7}, Duty{{}, 34, 7}, Duty{12, 34, ~std::uint64_t{0}}}) {
+    const auto event = parse_from_agent(encode(FromAgent{FromAgent::Kind::kDuty, {}, duty}));
+    ASSERT_TRUE(event.ok());
+    EXPECT_EQ(event->kind, FromAgent::Kind::kDuty);
+    EXPECT_EQ(event->duty, duty);
+  }
+}
+
 TEST(AgentLink, KeepsEveryErrorOnOneBoundedLine) {
   std::string nasty(100'000, '\x01');
   nasty[0] = '\n';
@@ -61,7 +70,9 @@ TEST(AgentLink, KeepsEveryErrorOnOneBoundedLine) {
 TEST(AgentLink, RefusesLinesThatAreNotItsOwn) {
   for (const char* line :
        {"", "{", "[]", "null", "7", "{}", "{\"event\":1}", "{\"event\":\"dance\"}", "{\"event\":\"ready\",\"more\":1}",
-        "{\"event\":\"failed\",\"error\":7}", "{\"event\":\"ready\"} {}", "{\"event\":\"ready\",\"error\":\"x\"}"}) {
+        "{\"event\":\"failed\",\"error\":7}", "{\"event\":\"ready\"} {}", "{\"event\":\"ready\",\"error\":\"x\"}",
+        "{\"event\":\"duty\"}", "{\"event\":\"duty\",\"touched_bytes\":-1}",
+        "{\"event\":\"duty\",\"touched_bytes\":1,\"voted_us\":\"x\"}", "{\"event\":\"ready\",\"touched_bytes\":1}"}) {
     EXPECT_FALSE(parse_from_agent(line).ok()) << line;
   }
   for (const char* line : {"", "{", "[]", "{}", "{\"fault\":7}", "{\"fault\":\"\"}", "{\"fault\":\"rm -rf\"}",

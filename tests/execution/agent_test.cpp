@@ -106,7 +106,7 @@ class World {
     EXPECT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()), 0);
     host.assign(asio::local::stream_protocol(), ends[0]);
     read_lines();
-    AgentOptions options{kService, SlotId{0}, Incarnation{1}, ends[1], dir.path / "work"};
+    AgentOptions options{kService, SlotId{0}, Incarnation{1}, ends[1], dir.path / "work", dir.path / "slot"};
     agent = std::make_unique<Agent>(loop, cluster, options, [this](const std::string& why) { ended = why; });
     agent->start();
   }

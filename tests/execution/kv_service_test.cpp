@@ -66,6 +66,24 @@ TEST(KvService, LongValuesComeBackAndLeaveNothingBehind) {
   EXPECT_EQ(service.store().totals().objects, 0u);
 }
 
+TEST(KvService, FillsInOneRequestTheSameEverywhere) {
+  test::LocalKv one;
+  test::LocalKv other;
+  EXPECT_EQ(call(one, "fill k 3 65000"), "ok");
+  EXPECT_EQ(call(other, "fill k 3 65000"), "ok");
+  EXPECT_EQ(one.store().totals().objects, 3u);
+  EXPECT_EQ(test::root_of(one.store()), test::root_of(other.store()));
+  EXPECT_EQ(call(one, "get k2").size(), 65'000u);
+  EXPECT_NE(call(one, "get k2"), call(one, "get k1"));
+  EXPECT_EQ(call(one, "get k3"), "none");
+  for (const std::string_view op :
+       {"fill", "fill k", "fill k 3", "fill k 0 1", "fill k 1 0", "fill k -1 1", "fill k 4097 1", "fill k 4096 65000",
+        "fill k x 1", "fill k 9223372036854775807 9223372036854775807"}) {
+    EXPECT_TRUE(call(other, op).starts_with("error")) << op;
+  }
+  EXPECT_EQ(test::root_of(one.store()), test::root_of(other.store()));
+}
+
 TEST(KvService, TheStateOfEqualContentsIsEqual) {
   test::LocalKv one;
   test::LocalKv other;
@@ -152,6 +170,40 @@ TEST(InProcessAdapter, RunsARequestAgainOnceTheStateItLacksHasCome) {
   adapter.replaced([](const Result<void>& result) { EXPECT_TRUE(result.ok()); });
   adapter.supplied();
   EXPECT_EQ(replies.size(), 2u) << "what ran on the old state says nothing";
+}
+
+TEST(InProcessAdapter, AsksForWhatLaterRequestsNeedAndChangesNothing) {
+  test::LocalKv source;
+  for (int i = 0; i < 50; ++i) call(source, "put k" + std::to_string(i) + " 1");
+  const Digest root = test::root_of(source.store());
+  const auto snapshot = source.store().snapshot();
+  static_cast<void>(test::digest_of(source.store(), *snapshot));
+  const auto store = test::memory_store();
+  store->adopt(root);
+  std::vector<state::Want> missing;
+  InProcessAdapter adapter(std::make_unique<KvService>(), *store, {}, [&](const std::vector<state::Want>& wants) {
+    missing.insert(missing.end(), wants.begin(), wants.end());
+  });
+  const auto request = [](std::string_view op) {
+    return Invocation{Seq{1}, Micros{1}, Digest{}, ClientId{0}, SharedBytes::copy(op)};
+  };
+  std::string reply;
+  adapter.execute(request("add k0 1"), [&](const SharedBytes& body) { reply = body.text(); });
+  adapter.foresee({request("add k1 5"), request("put k2 x"), request("get k3"), request("nonsense")});
+  ASSERT_EQ(missing.size(), 4u);
+  for (const state::Want& want : std::exchange(missing, {})) {  // as a source answers: the whole path to it
+    for (const state::Part& part : source.store().path(*snapshot, {want.toward, 0, true})) {
+      const Refusal refusal = store->supply(part);
+      EXPECT_TRUE(refusal == Refusal::kNone || refusal == Refusal::kDuplicate || refusal == Refusal::kNotWanted);
+    }
+  }
+  adapter.supplied();
+  EXPECT_EQ(reply, "2");
+  for (const auto& [op, right] : {std::pair("get k1", "1"), std::pair("get k2", "1"), std::pair("add k3 5", "6")}) {
+    adapter.execute(request(op), [&](const SharedBytes& body) { reply = body.text(); });
+    EXPECT_EQ(reply, right) << op;
+  }
+  EXPECT_TRUE(missing.empty()) << "one round trip was enough";
 }
 
 TEST(InProcessAdapter, AnswersBeforeExecuteReturnsAndBoundsTheReply) {

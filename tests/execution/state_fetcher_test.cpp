@@ -294,6 +294,53 @@ TEST(StateFetcher, WhatIsTouchedAtOnceIsFetchedAtOnce) {
   EXPECT_LE(net.asked, 60u) << "nothing is asked twice at once";
 }
 
+// Six hundred small objects: what a replay touches. All are asked for in the first round, before anything is known.
+TEST(StateFetcher, ManySmallThingsTakeFewRoundTrips) {
+  Origin origin(10, 3'000, 400);
+  const auto store = in_memory();
+  Net net({.bytes_per_second = 0}, origin, *store);
+  net.begin(Seq{128}, origin.publish(Seq{128}));
+  const auto touch_all = [&] {
+    std::size_t left = 0;
+    auto it = origin.model.begin();
+    for (int i = 0; i < 600; ++i, std::advance(it, 4)) {
+      if (net.touch(ObjectId{it->first}).status == state::Status::kMissing) ++left;
+    }
+    return left;
+  };
+  EXPECT_EQ(touch_all(), 600u);
+  const Micros begun = net.now;
+  while (touch_all() > 0 && net.now.value < begun.value + 5'000'000) net.turn();
+  EXPECT_EQ(touch_all(), 0u);
+  EXPECT_LE(net.asked, 12u);
+  EXPECT_LE(net.now.value - begun.value, 60'000) << "two rounds of four hops";
+}
+
+// Of big ones an answer holds few. That it ends where it is full is not held against who gave it.
+TEST(StateFetcher, AnAnswerThatIsFullLacksNothing) {
+  Origin origin(11, 0, 0);
+  for (std::uint64_t id = 0; id < 200; ++id) {
+    origin.model[id << 30] = Bytes(60'000, static_cast<std::uint8_t>(id));
+    ASSERT_EQ(origin.store->write(ObjectId{id << 30}, origin.model[id << 30]).status, state::Status::kDone);
+  }
+  const auto store = in_memory();
+  Net net({.bytes_per_second = 0}, origin, *store);
+  net.begin(Seq{128}, origin.publish(Seq{128}));
+  const auto touch_all = [&] {
+    std::size_t left = 0;
+    for (const auto& [id, bytes] : origin.model) {
+      if (net.touch(ObjectId{id}).status == state::Status::kMissing) ++left;
+    }
+    return left;
+  };
+  const Micros begun = net.now;
+  while (touch_all() > 0 && net.now.value < begun.value + 5'000'000) net.turn();
+  EXPECT_EQ(touch_all(), 0u);
+  EXPECT_EQ(net.fetcher->stats().partial, 0u);
+  EXPECT_EQ(net.fetcher->stats().silent, 0u);
+  EXPECT_LE(net.asked, 60u);
+}
+
 TEST(StateFetcher, TheBackgroundKeepsToItsRateAndWaitsForWhatIsUrgent) {
   Origin origin(10, 1'000, 4'000);
   const Digest root = origin.publish(Seq{128});

@@ -122,6 +122,8 @@ TEST_F(HostDaemonTest, WakesItsSleeperOnFPlusOneWakesWithTheKeyItAnnounced) {
   // The second one is refused: by then the first one counts.
   ASSERT_TRUE(world.until([&] { return ask({{"cmd", "status"}}).at("refused").contains("duplicate"); }));
   EXPECT_EQ(slot_status().at("state"), "asleep");
+  EXPECT_TRUE(slot_status().at("waking").contains("asked_us"));
+  EXPECT_FALSE(slot_status().at("waking").contains("handed_us"));
   say_wake(1, SlotId{2}, Incarnation{1});
   const GuestId guest{ServiceId{0}, SlotId{2}, Incarnation{1}};
   ASSERT_TRUE(world.until([&] { return world.has_file(guest, "identity"); }));
@@ -133,6 +135,11 @@ TEST_F(HostDaemonTest, WakesItsSleeperOnFPlusOneWakesWithTheKeyItAnnounced) {
   ASSERT_TRUE(from_hex(seed_text, seed));
   EXPECT_EQ(crypto::SecretKey::from_seed(seed).public_key(), heard<Join>(0).at(0).key);
   EXPECT_NE(entropy, seed_text);
+  ASSERT_TRUE(world.until([&] { return slot_status().at("waking").value("touched_bytes", 0) == 7; }));
+  const Json waking = slot_status().at("waking");
+  EXPECT_LE(waking.at("asked_us").get<std::int64_t>(), waking.at("handed_us").get<std::int64_t>());
+  EXPECT_EQ(waking.at("voted_us").get<std::int64_t>(), waking.at("handed_us").get<std::int64_t>() + 5);
+  EXPECT_FALSE(waking.contains("whole_us"));
   stop();
 }
 

@@ -90,8 +90,8 @@ void mount_on(const char* place) {
   if (::mount("zz test", place, "fuse.zz-test", MS_NOSUID | MS_NODEV, options.c_str()) != 0) std::abort();
 }
 
-void say(FromAgent::Kind kind, const std::string& error = {}) {
-  const std::string line = zz::agreement::encode(FromAgent{kind, error}) + "\n";
+void say(const FromAgent& event) {
+  const std::string line = zz::agreement::encode(event) + "\n";
   if (::write(kControl, line.data(), line.size()) < 0) std::exit(1);
 }
 
@@ -102,6 +102,7 @@ void on_identity(std::string_view behaviour, const zz::agreement::AgentIdentity&
         << identity.epoch.value << ' ' << zz::to_hex(identity.key_seed) << ' ' << zz::to_hex(identity.entropy) << '\n';
   }
   if (::rename("identity.new", "identity") != 0) std::abort();
+  say({FromAgent::Kind::kDuty, {}, {.voted_us = 5, .whole_us = {}, .touched_bytes = 7}});
   if (behaviour == "garbage") (void)!::write(kControl, "{}\n", 3);
   if (behaviour == "endless") {
     const std::string line(2 * zz::agreement::kAgentLineMax, 'x');
@@ -117,7 +118,7 @@ void on_line(std::string_view behaviour, std::string_view line) {
   if (message->identity) on_identity(behaviour, *message->identity);
   if (!message->fault.empty() && behaviour != "deaf") {
     std::ofstream("fault") << message->fault;
-    say(FromAgent::Kind::kFaulted);
+    say({FromAgent::Kind::kFaulted, {}});
   }
 }
 
@@ -142,7 +143,7 @@ int main(int argc, char** argv) {
   const std::string_view behaviour = argc > 1 ? argv[1] : "";
   note_pid();
   if (behaviour == "exit") return 3;
-  if (behaviour == "fail") say(FromAgent::Kind::kFailed, "the service is out of order");
+  if (behaviour == "fail") say({FromAgent::Kind::kFailed, "the service is out of order"});
   if (behaviour == "mute") ::pause();
   if (behaviour == "spin") {
     std::thread(spin).detach();
@@ -157,11 +158,11 @@ int main(int argc, char** argv) {
   if (behaviour == "headless") {
     std::thread(spin).detach();
     std::thread([&] {
-      say(FromAgent::Kind::kReady);
+      say({FromAgent::Kind::kReady, {}});
       serve(behaviour);
     }).detach();
     ::pthread_exit(nullptr);
   }
-  if (behaviour != "fail") say(FromAgent::Kind::kReady);
+  if (behaviour != "fail") say({FromAgent::Kind::kReady, {}});
   serve(behaviour);
 }

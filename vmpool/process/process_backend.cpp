@@ -69,6 +69,7 @@ struct ProcessBackend::State : std::enable_shared_from_this<ProcessBackend::Stat
   std::uint64_t last_number = 0;
   bool lost = false;  // the warden
   OnDead on_dead;
+  OnDuty on_duty;
 
   // ---- helpers -------------------------------------------------------------------------------------------------
 
@@ -173,6 +174,8 @@ struct ProcessBackend::State : std::enable_shared_from_this<ProcessBackend::Stat
     } else if (line.kind == LineKind::kFaulted && guest->fault) {
       guest->limit.cancel();
       std::exchange(guest->fault, nullptr)({});
+    } else if (line.kind == LineKind::kDuty && on_duty) {
+      on_duty(guest->id, line.duty);
     }
   }
 
@@ -469,7 +472,8 @@ ProcessOptions process_options(const crypto::ClusterFile& cluster, HostId host, 
             "--slot",        std::to_string(guest.slot.value),
             "--incarnation", std::to_string(guest.incarnation.value),
             "--control-fd",  "3",
-            "--work",        work};
+            "--work",        work,
+            "--store",       work.substr(0, work.rfind('-'))};  // the slot's; remove_leftovers() leaves it
   };
   return out;
 }
@@ -492,6 +496,7 @@ ProcessBackend::ProcessBackend(std::shared_ptr<State> state) : state_(std::move(
 
 ProcessBackend::~ProcessBackend() {
   state_->on_dead = nullptr;
+  state_->on_duty = nullptr;
   for (const auto& [id, guest] : state_->guests) {
     if (guest->channel) guest->channel->close();
   }
@@ -508,6 +513,7 @@ void ProcessBackend::inject(const GuestId& guest, FaultKind kind, Done done) {
   state_->inject(guest, kind, std::move(done));
 }
 void ProcessBackend::set_on_dead(OnDead on_dead) { state_->on_dead = std::move(on_dead); }
+void ProcessBackend::set_on_duty(OnDuty on_duty) { state_->on_duty = std::move(on_duty); }
 
 std::vector<std::int64_t> ProcessBackend::processes(const GuestId& guest) const {
   const GuestPtr found = state_->find(guest);

@@ -62,6 +62,7 @@ class ProcessBackend final : public Hypervisor {
   void destroy(const GuestId& guest, Done done) override;
   void inject(const GuestId& guest, FaultKind kind, Done done) override;
   void set_on_dead(OnDead on_dead) override;
+  void set_on_duty(OnDuty on_duty) override;
   [[nodiscard]] std::vector<std::int64_t> processes(const GuestId& guest) const override;
 
   [[nodiscard]] FreezerKind freezer() const;

@@ -1,7 +1,10 @@
 // What the object store costs: writes and reads, the pause of a checkpoint, the digest work beside execution, memory
 // per object, and what the disk takes. Times of operations are the thread's CPU time; those of pauses are wall time.
 //
-//   object_store_bench [objects] [bytes each] [percent changed per checkpoint] [directory]
+// The pause is what an executor's checkpoint takes: the slot's own state is written and a snapshot taken, after the
+// requests of one interval that its sessions made in turn.
+//
+//   object_store_bench [objects] [bytes each] [percent changed per checkpoint] [sessions] [directory]
 
 #include <malloc.h>
 #include <time.h>
@@ -13,12 +16,16 @@
 #include <vector>
 
 #include "base/prng.hpp"
+#include "execution/slot_state.hpp"
 #include "execution/state/object_store.hpp"
 
 namespace zz::execution::state {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+
+constexpr std::uint64_t kRequestsPerCheckpoint = 10'000;
+constexpr std::size_t kReplyBytes = 100;
 
 double cpu_us() {
   timespec now{};
@@ -39,6 +46,7 @@ struct Load {
   std::uint64_t objects;
   std::uint64_t bytes;
   std::uint64_t percent;
+  std::uint64_t sessions;
   const char* directory;  // null: memory only
 };
 
@@ -54,6 +62,10 @@ class Bench {
       std::exit(1);
     }
     store_ = std::move(opened->store);
+    SlotState::Options own;
+    own.sessions.sessions_max = static_cast<std::uint32_t>(load.sessions);
+    own.sessions.client_sessions_max = own.sessions.sessions_max;
+    own_ = std::make_unique<SlotState>(own, *store_);
   }
 
   void run() {
@@ -98,7 +110,15 @@ class Bench {
       write(prng_.below(load_.objects));
       writes.push_back(wall_us(start));
     }
+    const Bytes reply(kReplyBytes, 1);
+    for (std::uint64_t i = 0; i < kRequestsPerCheckpoint; ++i) {
+      const std::uint64_t request = requests_++;
+      own_->sessions().record(ClientId{0}, SessionId{request % load_.sessions},
+                              RequestNumber{1 + request / load_.sessions}, Digest{}, reply);
+    }
     const auto start = Clock::now();
+    own_->save({Seq{static_cast<std::uint64_t>(round) + 1}, Digest{}, Micros{1}});
+    const double saved = wall_us(start);
     Snapshot snapshot = *store_->snapshot();
     const double pause = wall_us(start);
     // What execution notices after it: the first writes copy their paths.
@@ -114,11 +134,12 @@ class Bench {
     for (const double one : writes) sum += one;
     const double n = static_cast<double>(changed);
     std::printf(
-        "checkpoint %d, %llu changed: pause %.1f us (+ %.1f us to drop the last), write %.2f us mean, %.2f p99, %.1f "
+        "checkpoint %d, %llu changed: pause %.1f us, of which %.1f are the slot's own (+ %.1f us to drop the last), "
+        "write %.2f us mean, %.2f p99, %.1f "
         "max; "
         "digests %.1f ms (%.2f us each), freeing %.1f ms beside\n",
-        round, ull(changed), pause, dropping, sum / n, writes[writes.size() * 99 / 100], writes.back(), digests / 1e3,
-        digests / n, reclaiming / 1e3);
+        round, ull(changed), pause, saved, dropping, sum / n, writes[writes.size() * 99 / 100], writes.back(),
+        digests / 1e3, digests / n, reclaiming / 1e3);
     std::printf("  at 5,000 changed objects a second: %.1f %% of a core for digests\n", digests / n * 5'000 / 1e4);
   }
 
@@ -156,6 +177,7 @@ class Bench {
       }
     }
     last_.reset();
+    own_.reset();
     store_.reset();
     StoreOptions options;
     options.path = load_.directory;
@@ -181,6 +203,8 @@ class Bench {
   Bytes content_;
   Prng prng_{1};
   std::unique_ptr<ObjectStore> store_;
+  std::unique_ptr<SlotState> own_;
+  std::uint64_t requests_ = 0;
   Snapshot last_;
 };
 
@@ -191,11 +215,13 @@ int main(int argc, char** argv) {
   const auto argument = [&](int i, unsigned long long otherwise) {
     return argc > i ? std::strtoull(argv[i], nullptr, 10) : otherwise;
   };
-  const zz::execution::state::Load load{argument(1, 100'000), argument(2, 4'096), argument(3, 1),
-                                        argc > 4 ? argv[4] : nullptr};
-  if (load.objects * load.percent < 100 || load.percent > 100 || load.bytes == 0 ||
-      load.bytes > zz::execution::state::kObjectBytesMax) {
-    std::fprintf(stderr, "usage: object_store_bench [objects] [bytes 1..65536] [percent 1..100] [directory]\n");
+  const zz::execution::state::Load load{argument(1, 100'000), argument(2, 4'096), argument(3, 1), argument(4, 16),
+                                        argc > 5 ? argv[5] : nullptr};
+  if (load.objects * load.percent < 100 || load.percent > 100 || load.bytes == 0 || load.sessions == 0 ||
+      load.sessions > 4'096 || load.bytes > zz::execution::state::kObjectBytesMax) {
+    std::fprintf(
+        stderr,
+        "usage: object_store_bench [objects] [bytes 1..65536] [percent 1..100] [sessions 1..4096] [directory]\n");
     return 2;
   }
   zz::execution::state::Bench bench(load);

@@ -528,5 +528,74 @@ TEST(StateDisk, AFullDiskIsNamedAndLeavesTheLastWholeSnapshot) {
   expect_equal(*opened.store, model);
 }
 
+// As a woken slot does with what an earlier life of it left.
+TEST(StateDisk, AClearedStoreIsEmptyAndReusesWhatIsPersistedByDigest) {
+  const TempDir dir;
+  Model model;
+  for (std::uint64_t id = 0; id < 2'000; ++id) model[id << 40] = Bytes(100, static_cast<std::uint8_t>(id));
+  {
+    auto earlier = open(dir.path);
+    fill(*earlier.store, model);
+    persist(*earlier.store, take(*earlier.store), 1);
+  }
+  for (int i = 0; i < 20; ++i) model[std::uint64_t(i) * 97 << 40] = Bytes(100, 0xee);
+  const auto source = in_memory();
+  fill(*source, model);
+  const Snapshot snapshot = take(*source);
+  const Digest root = digest_of(*source, snapshot);
+
+  auto opened = open(dir.path);
+  ASSERT_NE(opened.persisted, nullptr);
+  opened.persisted.reset();
+  ObjectStore& store = *opened.store;
+  store.clear();
+  expect_equal(store, Model());
+  store.adopt(root);
+  std::uint64_t fetched = 0;
+  for (;;) {
+    const auto missing = store.missing(ObjectId{}, 100, 4'096);
+    if (missing.wants.empty()) break;
+    for (const Want& want : missing.wants) {
+      if (want.kind == PartKind::kObject) ++fetched;
+      ASSERT_EQ(store.supply(*source->part(snapshot, want)), Refusal::kNone);
+    }
+  }
+  EXPECT_EQ(fetched, 20u);
+  expect_equal(store, model);
+}
+
+TEST(StateDisk, AStateThatNobodyCertifiedIsNeitherReadNorReused) {
+  const TempDir dir;
+  Model forged;
+  Model certified;
+  for (std::uint64_t id = 0; id < 300; ++id) {
+    forged[id] = Bytes(50, 0xbb);
+    certified[id] = Bytes(50, 0xaa);
+  }
+  {
+    auto liar = open(dir.path);
+    fill(*liar.store, forged);
+    persist(*liar.store, take(*liar.store), 1);
+  }
+  const auto source = in_memory();
+  fill(*source, certified);
+  const Snapshot snapshot = take(*source);
+  auto opened = open(dir.path);
+  ObjectStore& store = *opened.store;
+  store.clear();
+  EXPECT_EQ(store.read(ObjectId{7}).status, Status::kNone);
+  store.adopt(digest_of(*source, snapshot));
+  EXPECT_EQ(store.read(ObjectId{7}).status, Status::kMissing);
+  std::size_t parts = 0;
+  for (;; ++parts) {
+    const auto missing = store.missing(ObjectId{}, 1, 4'096);
+    if (missing.wants.empty()) break;
+    ASSERT_EQ(store.supply(*source->part(snapshot, missing.wants[0])), Refusal::kNone);
+  }
+  EXPECT_GT(parts, 300u);
+  EXPECT_EQ(store.counters().reused, 0u);
+  expect_equal(store, certified);
+}
+
 }  // namespace
 }  // namespace zz::execution::state::testing
