@@ -120,6 +120,7 @@ class Patient {
   ClusterStatus status_;
   bool asking_ = false;
   Clock::time_point look_at_;
+  std::optional<std::uint32_t> woken_;
 };
 
 Result<void> Patient::start(const std::string& dir) {
@@ -277,7 +278,8 @@ Result<std::optional<Recovery>> Patient::recover_once(std::size_t number) {
     if (slot.active) active.push_back(slot.slot);
     if (!slot.active) sleeper = slot.slot;
   }
-  const std::uint32_t victim = active[number % active.size()];
+  // Not the one that was woken last, so that each life lasts for two runs.
+  const std::uint32_t victim = active.front() == woken_ ? active.back() : active.front();
   const auto fault = Clock::now();
   if (auto injected = inject(victim); !injected) return Error{injected.error()};
   load_->watch_next();
@@ -291,6 +293,7 @@ Result<std::optional<Recovery>> Patient::recover_once(std::size_t number) {
     return out.has_value();
   };
   if (auto done = await(seen, limit, "the end of a recovery"); !done) return Error{done.error()};
+  woken_ = sleeper;
   if (out->detect_ms < 0) return std::optional<Recovery>();
   say(fmt::format("{}: recovery {}: {}", in_units(bytes_), number + 1, describe(*out)));
   return out;

@@ -154,6 +154,7 @@ class Agent::Impl final : public net::Handler, public Observer, public std::enab
   bool turn_scheduled_ = false;
   int turns_held_ = 0;       // whose output still waits
   bool waits_ = false;       // for absent parts, since this turn
+  Seq foreseen_;             // the last batch whose needs were looked at
   bool in_adapter_ = false;  // execute() is on the stack: a reply now is no new turn
   bool lies_ = false;
   bool slow_ = false;
@@ -490,10 +491,16 @@ void Agent::Impl::run_service() {
   schedule_turn();
 }
 
-// Who waits for a round trip asks for what later requests need with the same one.
+// Who waits for a round trip asks for what later requests need with the same one, or as soon as they come.
 void Agent::Impl::foresee() {
-  if (!waits_) return;
-  adapter_->foresee(with_executor([](Executor& executor) { return executor.upcoming(kForeseenMax); }));
+  if (waits_) foreseen_ = Seq{};  // what was looked at may lack more
+  if (!waits_ && !store_->urgent()) return;
+  const auto upcoming =
+      with_executor([this](Executor& executor) { return executor.upcoming(foreseen_, kForeseenMax); });
+  if (!upcoming.empty()) {
+    foreseen_ = upcoming.back().n;
+    adapter_->foresee(upcoming);
+  }
   waits_ = false;
 }
 

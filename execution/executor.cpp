@@ -345,10 +345,11 @@ std::optional<Invocation> Executor::next_invocation() {
   return Invocation{header.n, time_, history_, request.client, request.op};
 }
 
-std::vector<Invocation> Executor::upcoming(std::size_t limit) const {
+std::vector<Invocation> Executor::upcoming(Seq n, std::size_t limit) const {
   std::vector<Invocation> out;
   if (phase_ != Phase::kRunning && phase_ != Phase::kLoading) return out;
   const auto add = [&](const agreement::Batch& batch, std::size_t from) {
+    if (batch.header->n <= n) return;
     for (std::size_t i = from; i < batch.requests.size() && out.size() < limit; ++i) {
       out.push_back({batch.header->n, Micros{}, Digest{}, batch.requests[i]->client, batch.requests[i]->op});
     }

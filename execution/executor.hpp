@@ -167,9 +167,9 @@ class Executor {
   // What the service answered to what next_invocation() gave last; ignored when that is forgotten. The last reply of a
   // batch finishes it.
   void complete(SharedBytes reply);
-  // What will be run after the request that is, in order, at most so many: for who prepares for it. Time and seed are
-  // not known yet.
-  [[nodiscard]] std::vector<Invocation> upcoming(std::size_t limit) const;
+  // What will be run after the request that is, in order, at most so many of batches above n: for who prepares for it.
+  // Time and seed are not known yet.
+  [[nodiscard]] std::vector<Invocation> upcoming(Seq n, std::size_t limit) const;
   // A batch was begun and is not finished.
   [[nodiscard]] bool mid_batch() const { return running_.has_value(); }
 

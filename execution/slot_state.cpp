@@ -15,6 +15,7 @@ constexpr std::uint64_t kNumberMax = std::uint64_t{1} << 62;  // of a batch, and
 constexpr std::size_t kWantsAtOnce = 1'024;
 constexpr std::size_t kWantsMax = 4'096;  // of one Loading; the others are named when some of these came
 constexpr std::size_t kVisitsAtOnce = 65'536;
+constexpr std::uint64_t kRingPagesGuessed = 128;
 
 struct HeadRecord {
   SlotHead head;
@@ -100,6 +101,18 @@ SlotState::Loading SlotState::load() {
   return out;
 }
 
+// Nothing is known yet: with the root comes what any slot has, and what it has of few sessions. What does not exist
+// costs hardly more than the question.
+void SlotState::guess(const state::Want& root, std::vector<state::Want>& wants) {
+  const auto add = [&](state::ObjectId id) {
+    wants.push_back(root);
+    wants.back().toward = id;
+  };
+  for (const state::ObjectId id : {layout::kHead, layout::kSlotTable, layout::kBodyTail, layout::kGraveTail}) add(id);
+  add(layout::index_page(0));
+  for (std::uint64_t page = 0; page < kRingPagesGuessed; ++page) add(layout::ring_page(page));
+}
+
 // False: something is missing.
 bool SlotState::find_missing(std::vector<state::Want>& wants) {
   bool all_there = true;
@@ -107,6 +120,10 @@ bool SlotState::find_missing(std::vector<state::Want>& wants) {
   while (at) {
     const state::ObjectStore::Missing missing = store_.missing(*at, kWantsAtOnce, kVisitsAtOnce);
     for (const state::Want& want : missing.wants) {
+      if (want.kind == state::PartKind::kRoot) {
+        guess(want, wants);
+        return false;
+      }
       if (want.kind == state::PartKind::kObject && want.place.prefix >= layout::kFirstBody.value) continue;
       if (std::exchange(all_there, false)) cursor_ = state::ObjectId{std::max(kOwnFirst, want.place.prefix)};
       wants.push_back(want);

@@ -64,6 +64,7 @@ class SlotState {
   static state::Totals reserve(const SessionLimits& limits);
 
  private:
+  static void guess(const state::Want& root, std::vector<state::Want>& wants);
   bool find_missing(std::vector<state::Want>& wants);
   Loading decode();
 

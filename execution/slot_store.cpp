@@ -59,12 +59,16 @@ void SlotStore::tick(Micros now) {
 }
 
 void SlotStore::adopted(Seq n) {
+  source_of_ = n;
   fetcher_.begin(n);
   keeper_.tidy();
 }
 
 void SlotStore::stable(Seq n, const state::Snapshot& snapshot) {
-  if (fetcher_.active()) return fetcher_.rebase(n);
+  if (fetcher_.active()) {
+    if (n > std::exchange(source_of_, n)) fetcher_.rebase(n);
+    return;
+  }
   if (persisting_ || now_ < persist_at_ || !snapshot) return;
   persisting_ = true;
   keeper_.persist(snapshot, {}, [this, n](const Result<void>& done) {

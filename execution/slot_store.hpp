@@ -69,6 +69,8 @@ class SlotStore {
   [[nodiscard]] Seq persisted() const { return persisted_; }
   void want(std::span<const state::Want> wants) { fetcher_.want(wants); }
   [[nodiscard]] bool fetching() const { return fetcher_.active(); }
+  // Execution waits for something that is fetched.
+  [[nodiscard]] bool urgent() const { return fetcher_.urgent(); }
   [[nodiscard]] const StateFetcherStats& fetched() const { return fetcher_.stats(); }
   Refusal step(NodeId from, const agreement::StateParts& answer);
   // Another slot asks, through that node; `snapshot` may be null.
@@ -88,6 +90,7 @@ class SlotStore {
   StateFetcher fetcher_;
   StateSource source_;
   Seq digesting_;  // 0: nothing
+  Seq source_of_;  // the checkpoint whose state is fetched
   Micros now_;
   Micros persist_at_;  // not before
   Seq persisted_;

@@ -97,6 +97,7 @@ void StateFetcher::forget_all() {
   urgent_waiting_ = 0;
   urgent_queue_.clear();
   queue_.clear();
+  paths_asked_.clear();
   cursor_ = ObjectId{};
   clean_ = true;
 }
@@ -116,6 +117,7 @@ void StateFetcher::rebase(Seq n) {
 void StateFetcher::want(std::span<const Want> wants) {
   for (const Want& want : wants) {
     if (urgent_waiting_ >= kUrgentMax) return;  // whoever waits will say so again
+    if (paths_asked_.contains(want.toward.value)) continue;
     add(want, true);
   }
 }
@@ -429,6 +431,7 @@ void StateFetcher::send(Request request) {
   for (const Want& want : request.wants) wish.wants.push_back(to_message(want));
   for (const Want& path : request.paths) {
     wish.paths.push_back({path.toward.value, path.place.depth, path.kind == PartKind::kRoot});
+    paths_asked_.insert(path.toward.value);
   }
   out_.ask.emplace_back(request.pair.node, std::move(wish));
   request.asked_at = now_;
@@ -453,7 +456,11 @@ void StateFetcher::land(const Request& request, std::uint64_t bytes) {
   --nodes_[request.pair.node.value].in_flight;
   --slots_[request.pair.slot.value].in_flight;
   --in_flight_[request.urgent ? 1 : 0];
-  if (request.urgent) return;
+  if (request.urgent) {
+    for (const Want& path : request.paths) paths_asked_.erase(path.toward.value);
+    out_.arrived = true;
+    return;
+  }
   in_flight_bytes_ -= request.expected;
   allowance_ += static_cast<std::int64_t>(request.expected - std::min(bytes, request.expected));
 }

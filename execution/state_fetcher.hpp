@@ -20,12 +20,15 @@
 //     to a question given up is taken all the same.
 //  4. While every slot has been in vain through f+1 nodes (all there are, if fewer), `stale` was said and nothing is
 //     asked for a while, longer each time unless something came: so no loop, whatever sources say.
-//  5. What is wanted in the background stays within bytes_per_second, and waits while something urgent does.
+//  5. What is on its way to execution, under whatever place, is not asked for again. Whenever such a question ends,
+//     with or without it, `arrived` says so.
+//  6. What is wanted in the background stays within bytes_per_second, and waits while something urgent does.
 
 #include <cstdint>
 #include <deque>
 #include <map>
 #include <optional>
+#include <set>
 #include <span>
 #include <utility>
 #include <vector>
@@ -48,7 +51,8 @@ struct StateFetcherConfig {
 
 struct StateFetcherOutput {
   std::vector<std::pair<NodeId, agreement::FetchState>> ask;
-  bool arrived = false;   // something urgent came, or all was forgotten: what waits may try again, and want() again
+  // Something urgent came, did not come, or was forgotten: who waits tries again, and says want() again.
+  bool arrived = false;
   bool complete = false;  // nothing of the head is absent. Once after each begin()
   bool stale = false;     // no source has what is wanted: adopt a newer certificate if there is one
 };
@@ -105,6 +109,8 @@ class StateFetcher {
 
   [[nodiscard]] StateFetcherOutput take_output();
 
+  // Something that execution waits for is wanted, or on its way.
+  [[nodiscard]] bool urgent() const { return urgent_waiting_ > 0 || in_flight_[1] > 0; }
   // Fetching in the background, not complete yet.
   [[nodiscard]] bool active() const { return active_; }
   [[nodiscard]] const StateFetcherStats& stats() const { return stats_; }
@@ -213,6 +219,7 @@ class StateFetcher {
   std::deque<Key> urgent_queue_;    // each item at most once in one of them; what is no item any more is passed over
   std::deque<Key> queue_;
   std::map<std::uint64_t, Request> requests_;  // by ticket
+  std::set<std::uint64_t> paths_asked_;        // Want::toward of the paths in flight, of this snapshot
   std::uint64_t ticket_ = 0;
   std::size_t in_flight_[2] = {0, 0};  // background, urgent
   std::uint64_t in_flight_bytes_ = 0;  // background

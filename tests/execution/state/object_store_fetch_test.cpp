@@ -362,6 +362,7 @@ TEST(StateFetch, ASnapshotHandsOutNothingUnderAnotherDigest) {
   const std::uint64_t id = source.model.begin()->first;
   EXPECT_FALSE(source.store->part(source.snapshot, {PartKind::kObject, place_of(ObjectId{id}), 10, source.root}));
   EXPECT_FALSE(source.store->part(source.snapshot, {PartKind::kNode, place_of(ObjectId{id}), 10, source.root}));
+  ASSERT_EQ(source.store->write(ObjectId{id}, Bytes{1}).status, Status::kDone);
   const Snapshot undigested = take(*source.store);
   EXPECT_FALSE(source.store->part(undigested, {PartKind::kRoot, {}, 0, source.root}));
   EXPECT_TRUE(source.store->path(undigested, {ObjectId{id}}).empty());
