@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/local/stream_protocol.hpp>
 #include <boost/asio/read_until.hpp>
@@ -138,7 +139,10 @@ class World {
   }
   [[nodiscard]] bool faulted(const std::string& kind) {
     tell({std::nullopt, kind});
-    return until([&] { return !events.empty() && events.back().kind == agreement::FromAgent::Kind::kFaulted; });
+    return until([&] {
+      return std::ranges::any_of(
+          events, [](const agreement::FromAgent& event) { return event.kind == agreement::FromAgent::Kind::kFaulted; });
+    });
   }
   void order(const agreement::Batch& batch) {
     for (const auto& node : nodes) node->order(batch);
@@ -288,7 +292,7 @@ TEST_F(ExecutionAgent, FaultsAreIgnoredUnlessTheClusterAllowsThem) {
   world.order(make_batch(1, {{4, 1, "put a 1"}}));
   ASSERT_TRUE(world.all_voted(1));
   EXPECT_EQ(world.nodes[0]->votes[0].replies[0], digest_of("ok"));
-  EXPECT_EQ(world.events.size(), 1u);
+  for (const agreement::FromAgent& event : world.events) EXPECT_NE(event.kind, agreement::FromAgent::Kind::kFaulted);
 }
 
 TEST_F(ExecutionAgent, EndsWithItsHost) {
