@@ -263,6 +263,7 @@ class Tap final : public Witness {
   void observed(Micros now, const Event& event) override {
     if (event.kind == EventKind::kViewLeft) record_.left.push_back({now, event.node, event.view});
     if (event.kind == EventKind::kViewEntered) record_.entered.push_back({now, event.node, event.view});
+    record_.note(now, event);
     witness_->observed(now, event);
   }
   void node_restarted(NodeId node, bool amnesiac) override { witness_->node_restarted(node, amnesiac); }
@@ -280,8 +281,15 @@ class Tap final : public Witness {
                 const Digest& state) override {
     witness_->executed(slot, incarnation, n, replies, state);
   }
-  void adopted(SlotId slot, Incarnation incarnation, Seq n) override { witness_->adopted(slot, incarnation, n); }
-  void woken(Micros now, SlotId slot, Incarnation incarnation) override { witness_->woken(now, slot, incarnation); }
+  void adopted(SlotId slot, Incarnation incarnation, const agreement::CertificatePtr& certificate) override {
+    record_.adopted.push_back({slot, incarnation, certificate->state.n});
+    witness_->adopted(slot, incarnation, certificate);
+  }
+  void goes_on(SlotId slot, Incarnation incarnation, Seq n) override { witness_->goes_on(slot, incarnation, n); }
+  void woken(Micros now, SlotId slot, Incarnation incarnation) override {
+    record_.woken.push_back({now, slot, incarnation, record_.epoch});
+    witness_->woken(now, slot, incarnation);
+  }
   void channel(Micros now, NodeId node, SlotId slot, Incarnation incarnation, bool up) override {
     witness_->channel(now, node, slot, incarnation, up);
   }
@@ -300,6 +308,37 @@ class Tap final : public Witness {
 };
 
 }  // namespace
+
+void Record::note(Micros now, const Event& event) {
+  switch (event.kind) {
+    case EventKind::kDiverged:
+      signs.push_back({now, event.n, std::string(event.why)});
+      break;
+    case EventKind::kEpochChanged:
+      epoch = std::max(epoch, event.epoch);
+      break;
+    case EventKind::kEvicted: {
+      const auto same = [&](const Evicted& one) {
+        return one.slot == event.slot && one.incarnation == event.incarnation;
+      };
+      if (std::none_of(evicted.begin(), evicted.end(), same)) {
+        evicted.push_back({now, event.slot, event.incarnation, std::string(event.why)});
+      }
+      break;
+    }
+    case EventKind::kNotDeterministic:
+      alarms.insert(event.node);
+      break;
+    default:
+      break;
+  }
+}
+
+std::uint64_t Record::episodes() const {
+  std::set<Epoch> epochs;
+  for (const Woken& one : woken) epochs.insert(one.epoch);
+  return epochs.size();
+}
 
 void Record::note_submitted(Micros now, ClientId client, SessionId session, RequestNumber number) {
   open_[{session, number}] = requests.size();

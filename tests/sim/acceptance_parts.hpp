@@ -13,6 +13,7 @@
 #include <initializer_list>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -83,9 +84,37 @@ class Record {
     NodeId node;
     View view;
   };
+  struct Woken {  // a host thawed a sleeper
+    Micros at;
+    SlotId slot;
+    Incarnation incarnation;
+    Epoch epoch;  // the newest that a node had by then
+  };
+  struct Evicted {
+    Micros at;  // at the first node that delivered it
+    SlotId slot;
+    Incarnation incarnation;
+    std::string why;
+  };
+  struct Sign {
+    Micros at;
+    Seq n;
+    std::string why;
+  };
+  struct Adopted {
+    SlotId slot;
+    Incarnation incarnation;
+    Seq n;
+  };
   std::vector<Request> requests;
   std::vector<ViewEvent> left;
   std::vector<ViewEvent> entered;
+  std::vector<Woken> woken;
+  std::vector<Evicted> evicted;  // each once; none as surplus
+  std::vector<Sign> signs;       // each node's
+  std::vector<Adopted> adopted;
+  std::set<NodeId> alarms;  // who called the service not deterministic
+  Epoch epoch;              // the newest
   // Of the case, when it wants to know.
   std::function<void(Micros, const Parcel&)> on_sent;
   std::function<void(NodeId, const agreement::LogRecord&, bool synced)> on_persisted;
@@ -101,8 +130,11 @@ class Record {
   [[nodiscard]] std::vector<std::int64_t> latencies(Micros from, Micros to,
                                                     std::optional<ClientId> client = std::nullopt) const;
   [[nodiscard]] std::vector<ClientId> clients() const;
+  // Wake-ups between two epochs are one episode.
+  [[nodiscard]] std::uint64_t episodes() const;
 
   // For the tap.
+  void note(Micros now, const Event& event);
   void note_submitted(Micros now, ClientId client, SessionId session, RequestNumber number);
   void note_accepted(Micros now, ClientId client, SessionId session, RequestNumber number);
 

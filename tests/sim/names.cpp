@@ -17,7 +17,8 @@ std::string_view to_string(Fault fault) {
 }
 
 std::string_view to_string(SlotVice vice) {
-  static constexpr std::array<std::string_view, 5> kNames = {"wrong", "sometimes-wrong", "silent", "late", "two-faced"};
+  static constexpr std::array<std::string_view, 7> kNames = {"wrong", "sometimes-wrong", "silent", "late", "two-faced",
+                                                             "none",  "scripted"};
   return kNames[static_cast<std::size_t>(vice)];
 }
 

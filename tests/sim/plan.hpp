@@ -52,8 +52,9 @@ enum class Fault : std::uint8_t {
 inline constexpr std::size_t kFaults = static_cast<std::size_t>(Fault::kCount);
 std::string_view to_string(Fault fault);
 
-// What a Byzantine execution slot does.
-enum class SlotVice : std::uint8_t { kWrong, kSometimesWrong, kSilent, kLate, kTwoFaced, kCount };
+// What a Byzantine execution slot does. Drawn are those before kCount; kScripted is what a scenario makes of it, and
+// nothing until then.
+enum class SlotVice : std::uint8_t { kWrong, kSometimesWrong, kSilent, kLate, kTwoFaced, kCount, kScripted };
 std::string_view to_string(SlotVice vice);
 
 // The kind of Byzantine node that the world itself plays: two copies with one key.

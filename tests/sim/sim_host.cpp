@@ -57,7 +57,7 @@ SharedBytes with_a_bit_flipped(const SharedBytes& bytes, Prng& prng) {
 
 SimHost::SimHost(Kernel& kernel, Network& network, HostId id, SlotId slot, const crypto::SecretKey& key,
                  std::optional<SlotVice> vice, std::uint64_t seed)
-    : kernel_(kernel), network_(network), id_(id), slot_(slot), key_(key), vice_(vice), prng_(seed) {
+    : kernel_(kernel), network_(network), id_(id), slot_(slot), key_(key), vice_(vice), acts_(vice), prng_(seed) {
   deceived_ = prng_.next();
 }
 
@@ -209,6 +209,7 @@ void SimHost::begin_duty() {
   fetcher_->tick(kernel_.now);
   source_ = std::make_unique<execution::StateSource>(
       execution::StateSource::Options{slot_, static_cast<std::uint32_t>(kernel_.parties.nodes)}, *store_);
+  acts_ = vice_;
   state_ = 0;
   told_.clear();
   witnessed_ = Seq{};
@@ -291,7 +292,7 @@ void SimHost::after_executing(bool ran) {
 
 void SimHost::on_reply(const SharedBytes& op, SharedBytes reply) {
   state_ = mix(mix(state_, op.view()), reply.view());
-  const bool lie = vice_ == SlotVice::kWrong || (vice_ == SlotVice::kSometimesWrong && chance(prng_, 3));
+  const bool lie = acts_ == SlotVice::kWrong || (acts_ == SlotVice::kSometimesWrong && chance(prng_, 3));
   if (lie) kernel_.count("byzantine-slot.wrong-reply");
   executor_->complete(lie ? falsify(reply) : std::move(reply));
   after_executing(true);
@@ -354,14 +355,14 @@ bool SimHost::fetch_state() {
 // silent gives none.
 Refusal SimHost::give_state(NodeId from, const agreement::FetchState& wish) {
   execution::StateSource::Answer answer = source_->answer(from, wish, executor_->snapshot_of(wish.n));
-  const bool lies = vice_ == SlotVice::kWrong || (vice_ == SlotVice::kSometimesWrong && chance(prng_, 3)) ||
-                    (vice_ == SlotVice::kTwoFaced && (deceived_ >> from.value & 1) != 0);
+  const bool lies = acts_ == SlotVice::kWrong || (acts_ == SlotVice::kSometimesWrong && chance(prng_, 3)) ||
+                    (acts_ == SlotVice::kTwoFaced && (deceived_ >> from.value & 1) != 0);
   if (lies && !answer.parts.parts.empty()) {
     kernel_.count("byzantine-slot.wrong-state");
     SharedBytes& bytes = answer.parts.parts[prng_.below(answer.parts.parts.size())].bytes;
     bytes = chance(prng_, 50) ? falsify(bytes) : with_a_bit_flipped(bytes, prng_);
   }
-  if (vice_ != SlotVice::kSilent) send_from_slot(from.value, std::move(answer.parts));
+  if (acts_ != SlotVice::kSilent) send_from_slot(from.value, std::move(answer.parts));
   return answer.refusal;
 }
 
@@ -395,7 +396,7 @@ void SimHost::carry_out(const ExecutorOutput& out) {
     send_vote(out.votes[i], std::nullopt);
   }
   states_.erase(states_.begin(), states_.begin() + static_cast<std::ptrdiff_t>(out.votes.size()));
-  if (vice_ == SlotVice::kSilent) return;
+  if (acts_ == SlotVice::kSilent) return;
   for (const auto& to : out.replies) send_from_slot(to.to.value, to.replies);
   for (const auto& to : out.digests) send_digests(to);
   for (const auto& checkpoint : out.checkpoints) {
@@ -406,8 +407,8 @@ void SimHost::carry_out(const ExecutorOutput& out) {
 
 // A slot that lies about its replies, lies about those of before, too.
 void SimHost::send_digests(const ExecutorOutput::DigestsTo& to) {
-  const bool lies = vice_ == SlotVice::kWrong || (vice_ == SlotVice::kSometimesWrong && chance(prng_, 3)) ||
-                    (vice_ == SlotVice::kTwoFaced && (deceived_ >> to.to.value & 1) != 0);
+  const bool lies = acts_ == SlotVice::kWrong || (acts_ == SlotVice::kSometimesWrong && chance(prng_, 3)) ||
+                    (acts_ == SlotVice::kTwoFaced && (deceived_ >> to.to.value & 1) != 0);
   agreement::ReplyDigests said = to.digests;
   if (lies) {
     kernel_.count("byzantine-slot.wrong-digest");
@@ -416,18 +417,22 @@ void SimHost::send_digests(const ExecutorOutput::DigestsTo& to) {
   send_from_slot(to.to.value, std::move(said));
 }
 
+void SimHost::sign(agreement::ExecCheckpoint& said) const {
+  said.signature = guest_key_->sign(agreement::exec_checkpoint_fields(kernel_.cluster.id, said));
+}
+
 // A slot that lies about its replies, lies about its state too.
 void SimHost::send_checkpoint(const ExecutorOutput::CheckpointTo& checkpoint) {
   const auto as_signed = [this](agreement::ExecCheckpoint said) {
-    said.signature = guest_key_->sign(agreement::exec_checkpoint_fields(kernel_.cluster.id, said));
+    sign(said);
     return std::make_shared<const agreement::Message>(agreement::Message{ServiceId{0}, said});
   };
   const MessagePtr truth = as_signed(checkpoint.checkpoint);
   agreement::ExecCheckpoint false_one = checkpoint.checkpoint;
   false_one.root.bytes[0] ^= 1;
-  const bool lies = vice_ == SlotVice::kWrong || (vice_ == SlotVice::kSometimesWrong && chance(prng_, 3));
+  const bool lies = acts_ == SlotVice::kWrong || (acts_ == SlotVice::kSometimesWrong && chance(prng_, 3));
   MessagePtr lie;
-  if (lies || vice_ == SlotVice::kTwoFaced) {
+  if (lies || acts_ == SlotVice::kTwoFaced) {
     lie = as_signed(false_one);
     kernel_.count("byzantine-slot.wrong-root");
   }
@@ -435,19 +440,27 @@ void SimHost::send_checkpoint(const ExecutorOutput::CheckpointTo& checkpoint) {
     if (checkpoint.to && checkpoint.to->value != node) continue;
     const bool deceive = lies || (lie != nullptr && (deceived_ >> node & 1) != 0);
     const MessagePtr& message = deceive ? lie : truth;
-    if (vice_ == SlotVice::kLate) {
+    if (acts_ == SlotVice::kLate) {
       kernel_.count("byzantine-slot.late");
       kernel_.after(between(prng_, 300'000, 2'500'000),
                     {Happening::Kind::kSlotSend, slot_.value, node, guest_->incarnation.value, message});
       continue;
     }
-    network_.send(slot_party(), node, message);
+    post(node, message);
   }
 }
 
 void SimHost::send_from_slot(Party node, agreement::Body body) {
-  network_.send(slot_party(), node,
-                std::make_shared<const agreement::Message>(agreement::Message{ServiceId{0}, std::move(body)}));
+  post(node, std::make_shared<const agreement::Message>(agreement::Message{ServiceId{0}, std::move(body)}));
+}
+
+void SimHost::post(Party node, const MessagePtr& message) {
+  if (!tamper_) {
+    network_.send(slot_party(), node, message);
+    return;
+  }
+  auto changed = std::make_shared<agreement::Message>(*message);
+  if (tamper_(NodeId{node}, changed->body)) network_.send(slot_party(), node, std::move(changed));
 }
 
 agreement::Vote SimHost::falsified(const agreement::Vote& vote) const {
@@ -457,29 +470,29 @@ agreement::Vote SimHost::falsified(const agreement::Vote& vote) const {
 }
 
 void SimHost::send_vote(const ExecutorOutput::VotePtr& vote, std::optional<NodeId> to) {
-  if (vice_ == SlotVice::kSilent) return kernel_.count("byzantine-slot.silent");
+  if (acts_ == SlotVice::kSilent) return kernel_.count("byzantine-slot.silent");
   const auto message = std::make_shared<const agreement::Message>(agreement::Message{ServiceId{0}, *vote});
   MessagePtr lie;
-  if (vice_ == SlotVice::kTwoFaced) {
+  if (acts_ == SlotVice::kTwoFaced) {
     lie = std::make_shared<const agreement::Message>(agreement::Message{ServiceId{0}, falsified(*vote)});
     kernel_.count("byzantine-slot.two-faced");
   }
   for (Party node = 0; node < kernel_.parties.nodes; ++node) {
     if (to && to->value != node) continue;
-    if (vice_ == SlotVice::kLate) {
+    if (acts_ == SlotVice::kLate) {
       kernel_.count("byzantine-slot.late");
       kernel_.after(between(prng_, 300'000, 2'500'000),
                     {Happening::Kind::kSlotSend, slot_.value, node, vote->incarnation.value, message});
       continue;
     }
     const bool deceive = lie != nullptr && (deceived_ >> node & 1) != 0;
-    network_.send(slot_party(), node, deceive ? lie : message);
+    post(node, deceive ? lie : message);
   }
 }
 
 void SimHost::late_send(const Happening& happening) {
   if (!executor_ || guest_->incarnation.value != happening.number) return;
-  network_.send(slot_party(), happening.b, happening.message);
+  post(happening.b, happening.message);
 }
 
 }  // namespace zz::sim

@@ -4,6 +4,7 @@
 // with the sample service on an object store in memory. Host i has slot i. One thread, virtual time.
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -69,6 +70,18 @@ class SimHost final : public Observer {
     if (!vice_ || event.kind != EventKind::kConflict) kernel_.observed(party(), event);
   }
 
+  // ---- for scenarios: a slot that the plan calls Byzantine ----
+
+  // From now on until its next guest, which is well again.
+  void fall_ill(SlotVice vice) { acts_ = vice; }
+  // Sees what leaves the slot, and may change it; false: it does not leave. Of all its guests.
+  using Tamper = std::function<bool(NodeId to, agreement::Body& body)>;
+  void set_tamper(Tamper tamper) { tamper_ = std::move(tamper); }
+  // As the guest signs it. Requires on_duty(), as the next two.
+  void sign(agreement::ExecCheckpoint& said) const;
+  [[nodiscard]] execution::state::ObjectStore& store() { return *store_; }
+  [[nodiscard]] const execution::StateFetcher& fetcher() const { return *fetcher_; }
+
   HypervisorSpeed speed;
 
  private:
@@ -89,6 +102,7 @@ class SimHost final : public Observer {
   void send_checkpoint(const execution::ExecutorOutput::CheckpointTo& checkpoint);
   void send_vote(const execution::ExecutorOutput::VotePtr& vote, std::optional<NodeId> to);
   void send_from_slot(Party node, agreement::Body body);
+  void post(Party node, const MessagePtr& message);
   [[nodiscard]] agreement::Vote falsified(const agreement::Vote& vote) const;
 
   Kernel& kernel_;
@@ -96,7 +110,9 @@ class SimHost final : public Observer {
   HostId id_;
   SlotId slot_;
   const crypto::SecretKey& key_;
-  std::optional<SlotVice> vice_;
+  const std::optional<SlotVice> vice_;
+  std::optional<SlotVice> acts_;  // what of it shows now
+  Tamper tamper_;
   Prng prng_;
   std::unique_ptr<vmpool::Pool> pool_;
   Incarnation used_up_;
