@@ -429,7 +429,7 @@ void Oversight::unanswered(std::optional<Seq> n) {
   if (was == n.has_value()) return;
   state_->dirty = true;
   if (!n) return;
-  state_->open_episode(Sign::kOverdue, *n);
+  state_->open_episode(Sign::kOverdue, *n, std::nullopt);
   state_->report_diverged(Sign::kOverdue, *n, std::nullopt);
 }
 

@@ -50,7 +50,7 @@ std::int64_t service_time(Seq n) {
 }  // namespace
 
 // A virtual hour; a request every five seconds. Either the service is slow, on all replicas alike, or one replica is,
-// which is a surprise until nodes have learnt it (docs/decisions/0021).
+// which costs two wake-ups at most, and then its place: it is late (docs/decisions/0021).
 TEST(Acceptance, EX10_ServiceAtTheEdgeOfTheTimeout) {
   const Sweep sweep(6, [](std::uint64_t seed) {
     const bool one = seed % 2 == 0;
