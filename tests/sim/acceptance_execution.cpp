@@ -261,6 +261,9 @@ TEST(Acceptance, EX06_DivergedState) {
 
 namespace {
 
+// Nobody is woken for what a slow network does to the first votes of all (docs/decisions/0021).
+void patient(crypto::ClusterFile& cluster) { cluster.timing.overdue_floor_ms = 1'000; }
+
 // What f faulty nodes may have of WAKEs and SUSPECTs: all that ever were on the wire, and what they sign themselves.
 class Thieves {
  public:
@@ -344,6 +347,7 @@ TEST(Acceptance, EX07_WakeUpsAskedForByFNodes) {
     plan.requests = 150;
     plan.gst = Micros{14 * kSecond};
     plan.end_at_least = Micros{16 * kSecond};
+    plan.configure = patient;
     std::vector<NodeId> faulty = {NodeId{3}};
     if (plan.f == 2) faulty.push_back(NodeId{5});
     plan.byzantine_nodes.emplace();
@@ -378,6 +382,7 @@ TEST(Acceptance, EX08_ComplaintsOfOneSignerInManyEncodings) {
     plan.requests = 60;
     plan.gst = Micros{5 * kSecond};
     plan.end_at_least = Micros{6 * kSecond};
+    plan.configure = patient;
     plan.byzantine_nodes = {{NodeId{3}, "unfair"}};  // unless it is the primary, correct code
     std::vector<NodeId> faulty = {NodeId{3}};
     if (plan.f == 2) {
