@@ -1,5 +1,5 @@
-// Acceptance case UP-07: one request that ends the service wherever it runs, sent again and again, to a web service on a
-// real mount. The other half of the case, one replica that ends alone, is EX-05 (tests/sim/acceptance_execution.cpp).
+// Acceptance case UP-07: one request that ends the service wherever it runs, sent again and again, to a web service on
+// a real mount. The other half of the case, one replica that ends alone, is EX-05 (tests/sim/acceptance_execution.cpp).
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

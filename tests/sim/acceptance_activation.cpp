@@ -208,8 +208,8 @@ TEST(Acceptance, EX14_WakeUpAmongOtherChanges) {
   sweep.happened({"acceptance.view-change-meanwhile", "event.evicted", "event.checkpoint", "event.view-entered"});
 }
 
-// A slot's votes come 300 ms late for a while: somebody is woken for it, and sent back to sleep while requests are under
-// way.
+// A slot's votes come 300 ms late for a while: somebody is woken for it, and sent back to sleep while requests are
+// under way.
 TEST(Acceptance, EX15_BackToSleepUnderLoad) {
   const Sweep sweep(8, [](std::uint64_t seed) {
     constexpr std::int64_t kEnd = 16 * kSecond;
