@@ -217,7 +217,8 @@ class LieCheckpoint final : public Faulty {
     StableCertificate base;
     base.service = bearings_.service;
     base.state = made.state;
-    const CertificatePtr forged = signed_by_few(world, base, odds(world.prng, 60));  // draws, as other_node() does: one after the other
+    // Draws, as other_node() does: one after the other.
+    const CertificatePtr forged = signed_by_few(world, base, odds(world.prng, 60));
     send(world, peer_of(other_node(world)), bearings_.service, Stable{forged}, out);
     for (std::uint16_t i = 0; i < bearings_.incarnations.size(); ++i) {
       count(world.counters, "byzantine.lie-checkpoint.to-slot");
