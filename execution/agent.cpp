@@ -515,7 +515,7 @@ void Agent::Impl::on_supplied() {
   schedule_turn();
 }
 
-// On the state that was adopted.
+// On the state that was adopted, or the first one.
 void Agent::Impl::restart_service() {
   ready_ = false;
   adapter_->replaced([this](const Result<void>& result) {
@@ -536,6 +536,11 @@ void Agent::Impl::carry_out(ExecutorOutput output) {
     const Seq n = output.adopted->state.n;
     spdlog::info("adopted the stable state after batch {}", n.value);
     store_->adopted(n);
+    restart_service();
+  }
+  if (output.replays) {
+    spdlog::warn("nobody has the stable state any more: the order is run again from batch 1");
+    store_->replays();
     restart_service();
   }
   store_->want(output.wants);

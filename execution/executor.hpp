@@ -62,6 +62,8 @@ inline constexpr std::size_t kStablesKept = 2;
 inline constexpr std::size_t kCheckpointsKept = 8;
 // A slot that lacks the order which a certificate covers adopts its state after so many body timeouts.
 inline constexpr std::int64_t kOrderLostTimeouts = 4;
+// All who had a certified state may be gone. The order is still there.
+inline constexpr std::uint32_t kStaleMax = 3;
 // Parts of replies' bodies that are wanted in one output.
 inline constexpr std::size_t kBodyWantsMax = 256;
 
@@ -113,6 +115,8 @@ struct ExecutorOutput {
   // after this was taken complete() must not be called for it; the service is to begin anew with the state, once
   // next_invocation() gives something. Wants of before are void.
   agreement::CertificatePtr adopted;
+  // The same, but the store is empty: the slot begins with batch 1 again.
+  bool replays = false;
   // Absent parts that the slot itself needs; call supplied() when some came.
   std::vector<state::Want> wants;
   std::vector<SubscribeAt> subscribe;
@@ -124,7 +128,7 @@ struct ExecutorOutput {
   // The newest stable checkpoint whose snapshot is here: what is worth to be persisted.
   std::optional<Stable> stable;
   [[nodiscard]] bool empty() const {
-    return ended.empty() && !adopted && wants.empty() && subscribe.empty() && votes_again.empty() && votes.empty() &&
+    return ended.empty() && !adopted && !replays && wants.empty() && subscribe.empty() && votes_again.empty() && votes.empty() &&
            replies.empty() && digests.empty() && checkpoints.empty() && !stable;
   }
 };
@@ -139,6 +143,7 @@ struct ExecutorStats {
   std::uint64_t no_place = 0;        // of these, such that had to wait for a place in the store
   std::uint64_t stable = 0;          // own states that turned out to be the certified ones
   std::uint64_t adopted = 0;         // states taken from a certificate
+  std::uint64_t replayed = 0;        // times that the slot began with batch 1 again
   std::uint64_t forged = 0;          // certificates with a bad signature
 };
 
@@ -183,7 +188,8 @@ class Executor {
   void checkpointed(Seq n, const Digest& root);
   // The store was supplied with parts.
   void supplied();
-  // Nobody has the adopted state any more: adopts the newest certified one. False: there is no newer one yet.
+  // Nobody gives what is wanted of the adopted state: adopts the newest certified one, or, when there was no newer one
+  // kStaleMax times, replays the whole order. False: neither yet.
   bool start_over();
   // Of batch n, its root known: what others may fetch from. Null: not (or no longer) here.
   [[nodiscard]] state::Snapshot snapshot_of(Seq n) const;
@@ -268,6 +274,8 @@ class Executor {
   void forget_snapshots();
   void judge_newest();
   void adopt(agreement::CertificatePtr certificate);
+  void replay();
+  void begin_after(Seq n, const Digest& history);
   void go_on_loading();
   void watch_order();
   void end(std::string why);
@@ -307,6 +315,7 @@ class Executor {
   agreement::CertificatePtr newest_;            // verified
   agreement::CertificatePtr base_;              // the one adopted last
   std::size_t newer_ = 0;                       // certificates since
+  std::uint32_t stale_ = 0;                     // times since that nobody had what was wanted
   std::optional<Micros> order_lost_since_;
 
   ExecutorOutput out_;

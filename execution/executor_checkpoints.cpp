@@ -130,8 +130,13 @@ void Executor::watch_order() {
 // ---- adopted states --------------------------------------------------------------------------------------------
 
 bool Executor::start_over() {
-  if (phase_ == Phase::kEnded || !newest_ || agreement::stable_n(base_) >= newest_->state.n) return false;
-  adopt(newest_);
+  if (phase_ == Phase::kEnded || !newest_ || !base_) return false;
+  if (base_->state.n < newest_->state.n) {
+    adopt(newest_);
+    return true;
+  }
+  if (++stale_ < kStaleMax) return false;
+  replay();
   return true;
 }
 
@@ -140,18 +145,46 @@ void Executor::adopt(agreement::CertificatePtr certificate) {
   store_.adopt(state.root);
   own_.begin_load();
   phase_ = Phase::kLoading;
+  std::erase_if(taken_, [&](const Taken& taken) { return !taken.stable || taken.n >= state.n; });
+  begin_after(state.n, state.history);
+  base_ = certificate;
+  ++stats_.adopted;
+  out_.replays = false;
+  out_.adopted = std::move(certificate);
+  go_on_loading();
+}
+
+// Nodes keep the order (decision 0010). A certificate for what it comes past is compared as ever.
+void Executor::replay() {
+  store_.clear();
+  own_.begin_load();
+  phase_ = Phase::kRunning;
+  taken_.clear();
+  told_.clear();
+  votes_kept_.clear();
+  vote_bytes_kept_ = 0;
+  time_ = {};
+  active_ = agreement::slots_of(own_.slots().active());
+  begin_after({}, {});
+  base_.reset();
+  ++stats_.replayed;
+  out_.adopted.reset();
+  out_.replays = true;
+}
+
+// What was going on is forgotten.
+void Executor::begin_after(Seq n, const Digest& history) {
   running_.reset();
   for (agreement::Replies& replies : by_home_) replies = agreement::Replies{};
   std::fill(by_home_bytes_.begin(), by_home_bytes_.end(), 0);
   clock_.reset();
   due_ = saved_ = false;
-  std::erase_if(taken_, [&](const Taken& taken) { return !taken.stable || taken.n >= state.n; });
-  executed_ = state.n;
-  history_ = state.history;
+  executed_ = n;
+  history_ = history;
   order_lost_since_.reset();
   waiting_since_.reset();
   lagged_ = false;
-  window_.go_to(state.n.next());
+  window_.go_to(n.next());
   for (std::uint16_t i = 0; i < nodes_.size(); ++i) {
     nodes_[i].missed = Seq{};
     nodes_[i].subscribe = false;  // it may be for what lies behind
@@ -159,11 +192,8 @@ void Executor::adopt(agreement::CertificatePtr certificate) {
   }
   out_.wants.clear();
   out_.stable.reset();
-  base_ = certificate;
   newer_ = 0;
-  ++stats_.adopted;
-  out_.adopted = std::move(certificate);
-  go_on_loading();
+  stale_ = 0;
 }
 
 void Executor::supplied() {

@@ -251,6 +251,7 @@ class HttpAdapter::Core : public std::enable_shared_from_this<Core> {
   // On the state as it is; on failure the service is dead.
   asio::awaitable<Result<void>> start_again() {
     Result<void> up = clear_for_start();
+    if (up.ok() && home_) up = co_await home_->import(config_.initial_state);  // nothing, but into a cleared store
     if (up.ok()) up = co_await launch();
     if (!up && !is_over()) give_up("could not be started again: " + up.error());
     co_return up;

@@ -64,6 +64,12 @@ void SlotStore::adopted(Seq n) {
   keeper_.tidy();
 }
 
+void SlotStore::replays() {
+  source_of_ = {};
+  fetcher_.end();
+  keeper_.tidy();
+}
+
 void SlotStore::stable(Seq n, const state::Snapshot& snapshot) {
   if (fetcher_.active()) {
     if (n > std::exchange(source_of_, n)) fetcher_.rebase(n);

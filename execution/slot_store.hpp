@@ -63,6 +63,8 @@ class SlotStore {
 
   // The head is now the state of the stable checkpoint n, of which little may be here.
   void adopted(Seq n);
+  // The head was cleared, and is whole.
+  void replays();
   // The state after batch n is the certified one: what is still absent is fetched of that.
   void stable(Seq n, const state::Snapshot& snapshot);
   // The last one that this life wrote to disk; 0: none.

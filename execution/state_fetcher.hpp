@@ -96,6 +96,11 @@ class StateFetcher {
 
   // The store adopted the root of the stable checkpoint n: fetch all of it. What was wanted before is forgotten.
   void begin(Seq n);
+  // Nothing is fetched any more: the head is another one, and whole.
+  void end() {
+    active_ = false;
+    rebase({});
+  }
   // The head has passed the stable checkpoint n, a later one, with the same root as the others: they keep that snapshot
   // longer, and what is absent here is the same there. Goes on with
   // it; what was wanted before is forgotten as well.

@@ -285,6 +285,7 @@ class Tap final : public Witness {
     record_.adopted.push_back({slot, incarnation, certificate->state.n});
     witness_->adopted(slot, incarnation, certificate);
   }
+  void replays(SlotId slot, Incarnation incarnation) override { witness_->replays(slot, incarnation); }
   void goes_on(SlotId slot, Incarnation incarnation, Seq n) override { witness_->goes_on(slot, incarnation, n); }
   void woken(Micros now, SlotId slot, Incarnation incarnation) override {
     record_.woken.push_back({now, slot, incarnation, record_.epoch});

@@ -88,6 +88,8 @@ class Witness {
                         const Digest& state) = 0;
   // Any slot took over the state that this certificate is of; it goes on from there.
   virtual void adopted(SlotId slot, Incarnation incarnation, const agreement::CertificatePtr& certificate) = 0;
+  // Any slot begins with the first batch again, in the same life.
+  virtual void replays(SlotId slot, Incarnation incarnation) = 0;
   // Any slot goes on, though it has learnt that its state after n is not the certified one.
   virtual void goes_on(SlotId slot, Incarnation incarnation, Seq n) = 0;
   virtual void woken(Micros now, SlotId slot, Incarnation incarnation) = 0;  // a host thawed this sleeper

@@ -380,6 +380,15 @@ void SimHost::carry_out(const ExecutorOutput& out) {
     kernel_.witness->adopted(slot_, guest_->incarnation, out.adopted);
     state_ = first_of(out.adopted->state.root);
   }
+  if (out.replays) {
+    kernel_.count("slot.replays");
+    fetcher_->end();
+    service_->replaced([](const Result<void>&) {});
+    witnessed_ = {};
+    told_.clear();
+    kernel_.witness->replays(slot_, guest_->incarnation);
+    state_ = 0;
+  }
   fetcher_->want(out.wants);
   if (out.stable && fetcher_->active()) fetcher_->rebase(out.stable->certificate->state.n);
   for (const auto& at : out.subscribe) send_from_slot(at.to.value, at.subscribe);

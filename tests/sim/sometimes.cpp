@@ -44,6 +44,7 @@ constexpr std::string_view kPaths[] = {
     "slot.state-asked",
     "slot.state-whole",
     "slot.state-stale",
+    "slot.replays",
     "byzantine-slot.wrong-root",
     "byzantine-slot.wrong-state",
     "byzantine.mutate.state-parts",

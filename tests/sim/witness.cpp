@@ -293,6 +293,8 @@ class TheWitness final : public Witness {
     clients_.adopted(slot, incarnation, certificate->state.n);
   }
 
+  void replays(SlotId slot, Incarnation incarnation) override { clients_.adopted(slot, incarnation, {}); }
+
   void goes_on(SlotId slot, Incarnation incarnation, Seq n) override {
     ghost_.fail("I16 checkpoints: a slot goes on with another state than the certified one",
                 at(slot, incarnation) + ", " + at(n));
