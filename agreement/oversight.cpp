@@ -425,9 +425,10 @@ void Oversight::subscribed(SlotId slot, Incarnation incarnation, Seq from) {
 }
 
 void Oversight::unanswered(std::optional<Seq> n) {
-  const bool was = std::exchange(state_->unanswered, n).has_value();
-  if (was == n.has_value()) return;
+  const std::optional<Seq> before = std::exchange(state_->unanswered, n);
+  if (before == n) return;
   state_->dirty = true;
+  if (before) state_->report({.kind = EventKind::kSettled, .n = *before, .epoch = state_->table.epoch()});
   if (!n) return;
   state_->open_episode(Sign::kOverdue, *n, std::nullopt);
   state_->report_diverged(Sign::kOverdue, *n, std::nullopt);

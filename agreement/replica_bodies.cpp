@@ -276,6 +276,15 @@ Refusal Replica::State::take_headers(NodeId from, const Headers& message) {
 
 // ---- proposals that the primary keeps from this node ----------------------------------------------------------------
 
+// What f+1 backups stand for, while this node has no proposal of the primary's, or holds another one that it does not
+// stand for.
+std::optional<Digest> Replica::State::proposed_to_others(const Slot& slot) const {
+  if (slot.chosen || slot.phase > Phase::kPrePrepared) return std::nullopt;
+  std::optional<Digest> digest = slot.prepares.said_by(config.f + 1);
+  if (slot.phase == Phase::kPrePrepared && digest == slot.digest) digest.reset();
+  return digest;
+}
+
 // f+1 equal PREPAREs of backups prove what the primary proposed: one of them is correct. Where nothing is delivered for
 // longer than the primary needs to say it again, who lacks the proposal asks everybody for the header.
 void Replica::State::ask_proposals() {
@@ -286,17 +295,20 @@ void Replica::State::ask_proposals() {
   FetchHeaders message;
   for (Seq n = delivered.next(); log.in_window(n) && message.wanted.size() < kHeadersMax; n = n.next()) {
     const Slot* slot = log.find(n);
-    if (slot == nullptr || slot->phase != Phase::kEmpty || slot->chosen) continue;
-    if (const auto digest = slot->prepares.said_by(config.f + 1)) message.wanted.push_back(*digest);
+    if (slot == nullptr) continue;
+    if (const auto digest = proposed_to_others(*slot)) message.wanted.push_back(*digest);
   }
   if (!message.wanted.empty()) send({}, std::move(message));
 }
 
 bool Replica::State::take_proposal(const HeaderPtr& header, const Digest& digest) {
   if (changing || is_primary()) return false;
-  const Slot* slot = log.find(header->n);
-  if (slot == nullptr || slot->phase != Phase::kEmpty || slot->chosen) return false;
-  if (slot->prepares.count(digest) < config.f + 1) return false;
+  Slot* slot = log.find(header->n);
+  if (slot == nullptr || proposed_to_others(*slot) != digest) return false;
+  if (slot->phase == Phase::kPrePrepared) {
+    requests.release(slot->n, slot->header->references);
+    SlotLog::drop_proposal(*slot);
+  }
   return pre_prepare(primary(), PrePrepare{view, header, digest}) == Refusal::kNone;
 }
 

@@ -91,6 +91,7 @@ struct Replica::State {
   Refusal take_headers(NodeId from, const Headers& message);
   [[nodiscard]] HeaderPtr find_header(const Digest& digest);
   void ask_headers();
+  [[nodiscard]] std::optional<Digest> proposed_to_others(const Slot& slot) const;
   void ask_proposals();
   bool take_proposal(const HeaderPtr& header, const Digest& digest);
 

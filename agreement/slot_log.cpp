@@ -94,14 +94,19 @@ Micros SlotLog::last_time(Micros delivered_time) {
 
 void SlotLog::reset(Slot& slot) {
   slot.n = Seq{};
-  slot.phase = Phase::kEmpty;
   slot.prepares.clear();
   slot.commits.clear();
+  slot.chosen = false;
+  drop_proposal(slot);
+}
+
+void SlotLog::drop_proposal(Slot& slot) {
+  slot.phase = Phase::kEmpty;
   slot.header.reset();
   slot.bodies.clear();  // keeps the capacity
   slot.by_request.clear();
   slot.missing = slot.unvouched = slot.empty = 0;
-  slot.clock_ok = slot.fetching = slot.chosen = false;
+  slot.clock_ok = slot.fetching = false;
 }
 
 void SlotLog::set_low(Seq n) {

@@ -87,6 +87,8 @@ class SlotLog {
   [[nodiscard]] Slot* find(Seq n);
   // Requires an open, empty slot with n, header, digest and bodies of the proposal, and time_fits unless it is chosen.
   void fill(Slot& slot, HeaderPtr header, const Digest& digest);
+  // Requires that no vote stands for it. The votes that came stay.
+  static void drop_proposal(Slot& slot);
   // Later than the chosen ones and between the nearest proposed neighbours; `delivered` and its time stand for all
   // slots up to it.
   [[nodiscard]] bool time_fits(Seq n, Micros time, Seq delivered, Micros delivered_time);

@@ -333,7 +333,8 @@ void Executor::advance() {
 
 std::optional<Invocation> Executor::next_invocation() {
   // Who has not heard yet that the state is another one has a service for the old one.
-  if (phase_ != Phase::kRunning || out_.adopted || out_.replays || (running_ && running_->outstanding)) return std::nullopt;
+  const bool is_replaced = out_.adopted || out_.replays;
+  if (phase_ != Phase::kRunning || is_replaced || (running_ && running_->outstanding)) return std::nullopt;
   while (!running_) {
     if ((due_ && !take_checkpoint()) || !window_.runnable()) return std::nullopt;
     begin(window_.take());

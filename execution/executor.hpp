@@ -128,8 +128,8 @@ struct ExecutorOutput {
   // The newest stable checkpoint whose snapshot is here: what is worth to be persisted.
   std::optional<Stable> stable;
   [[nodiscard]] bool empty() const {
-    return ended.empty() && !adopted && !replays && wants.empty() && subscribe.empty() && votes_again.empty() && votes.empty() &&
-           replies.empty() && digests.empty() && checkpoints.empty() && !stable;
+    return ended.empty() && !adopted && !replays && wants.empty() && subscribe.empty() && votes_again.empty() &&
+           votes.empty() && replies.empty() && digests.empty() && checkpoints.empty() && !stable;
   }
 };
 
