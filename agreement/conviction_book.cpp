@@ -18,10 +18,12 @@ void ConvictionBook::convict(SlotId slot, Micros now) {
   released_at_[slot.value] = Micros{now.value + std::min(span, std::max(quarantine_.value, kForgiven.value))};
 }
 
-bool ConvictionBook::beyond_bound() const {
+SlotMask ConvictionBook::convicted() const {
   SlotMask wrong = 0;
   for (const Conviction& one : recent_) wrong |= bit_of(one.slot);
-  return size_of(wrong) > g_;
+  return wrong;
 }
+
+bool ConvictionBook::beyond_bound() const { return size_of(convicted()) > g_; }
 
 }  // namespace zz::agreement

@@ -30,6 +30,8 @@ class ConvictionBook {
   void convict(SlotId slot, Micros now);
   // The agreed time from which on the slot may join again. 0: at any time.
   [[nodiscard]] Micros released_at(SlotId slot) const { return released_at_[slot.value]; }
+  // Who was wrong within kForgiven of the last conviction.
+  [[nodiscard]] SlotMask convicted() const;
   // More than g distinct slots were wrong within kForgiven of the last conviction: too many lie, or the service is not
   // deterministic.
   [[nodiscard]] bool beyond_bound() const;

@@ -158,6 +158,7 @@ struct Oversight::State {
     SlotMask agreeing;
   };
   [[nodiscard]] std::optional<Charge> charge_against(SlotId slot) const;
+  [[nodiscard]] bool prefer_unconvicted(SlotMask& agreeing) const;
   void speak_about(SlotId slot);
   void propose_change();
   void propose_joins();
@@ -200,7 +201,8 @@ struct Oversight::State {
   std::optional<Micros> last_tick;
   bool dirty = false;  // something happened that review() has to look at
   Micros epoch_since;
-  std::int64_t spread_x8 = 0;  // 8 times the usual microseconds between the first vote and the closing one
+  // 8 times the usual microseconds between the first vote and the closing one. Nothing is learnt yet: the ceiling.
+  std::int64_t spread_x8 = 8 * spans.overdue_ceiling.value / spans.overdue_factor;
 
   struct Episode {
     bool open = false;

@@ -44,7 +44,27 @@ std::optional<Oversight::State::Charge> Oversight::State::charge_against(SlotId 
   charge.agreeing = without(standing(charge.n), bit_of(slot));
   if (in_root) charge.agreeing &= roots.agreeing(charge.n);
   if (active && size_of(charge.agreeing) <= table.g()) return std::nullopt;
+  if (active && !prefer_unconvicted(charge.agreeing)) return std::nullopt;
   return charge;
+}
+
+// Whoever was convicted lately takes another's place only when nobody else can: else two that lie now and then would be
+// woken and sleep in turn. False: somebody else was asked, and may still come.
+bool Oversight::State::prefer_unconvicted(SlotMask& agreeing) const {
+  const SlotMask preferred = without(agreeing, without(convictions.convicted(), table.active()));
+  if (preferred == agreeing) return true;
+  if (size_of(preferred) > table.g()) {
+    agreeing = preferred;
+    return true;
+  }
+  const auto out_of_question =
+      static_cast<SlotMask>(agreeing | table.active() | convictions.convicted() | blamed());
+  for (std::uint16_t i = 0; i < slots.size(); ++i) {
+    const auto& awaited_since = slots[i].awaited_since;
+    if (contains(out_of_question, SlotId{i}) || !awaited_since) continue;
+    if (!passed(*awaited_since, spans.wake_budget)) return false;
+  }
+  return true;
 }
 
 void Oversight::State::speak_about(SlotId slot) {

@@ -55,6 +55,12 @@ void PrimaryWatch::Wait::end() {
   waits = false;
 }
 
+void PrimaryWatch::Wait::drop() {
+  if (!waits) return;
+  in_period -= std::min(inexcusable, in_period);
+  waits = false;
+}
+
 PrimaryWatch::PrimaryWatch(const Config& config) : config_(config) {
   ZZ_ASSERT(config.base.value > 0 && config.max >= config.base && config.nodes > 0);
 }
@@ -214,6 +220,10 @@ void PrimaryWatch::observe(const Situation& situation) {
 }
 
 void PrimaryWatch::observe_heads(const std::vector<Head>& heads, const Situation& situation) {
+  for (const ClientId id : situation.given_up) {
+    Client& client = client_of(id);
+    if (client.alone) client.wait.drop();
+  }
   std::size_t i = 0;
   for (std::size_t k = 0; k < heads.size(); ++k) {
     const Head& head = heads[k];

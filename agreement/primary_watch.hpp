@@ -83,6 +83,9 @@ class PrimaryWatch {
     // fault, so kSilent and kUnfair pass over it while it waits. Waits that ended count for kSlow and kUnfair: the
     // primary had it.
     std::vector<bool> alone;
+    // Clients whose head of the last tick is gone: neither proposed nor ordered, but given up for later ones of the
+    // client. What it waited alone is not the primary's doing.
+    std::vector<ClientId> given_up;
   };
 
   explicit PrimaryWatch(const Config& config);
@@ -121,6 +124,7 @@ class PrimaryWatch {
     [[nodiscard]] Span mean() const { return ended == 0 ? 0 : sum / ended; }
     void sight(Span now, bool excused = false);
     void end();
+    void drop();  // as if it had not been
     void begin_period() { in_period = sum = ended = 0; }
   };
   struct Strikes {

@@ -189,6 +189,7 @@ struct Replica::State {
   std::optional<Micros> progress_said_at;
   std::optional<Micros> waiting_seen_at;
   std::vector<PrimaryWatch::Head> waiting_heads;  // at waiting_seen_at
+  std::vector<PrimaryWatch::Head> watched_heads;  // that the watch saw last
   std::vector<Digest> waiting_system;             // likewise
 
   ReplicaStats stats;

@@ -42,6 +42,10 @@ void Replica::State::watch_primary() {
   for (const PrimaryWatch::Head& head : situation.heads) {
     situation.alone.push_back(requests.vouchers(head.client, head.session, head.number) < config.f);
   }
+  for (const PrimaryWatch::Head& head : watched_heads) {
+    if (requests.gave_up(head)) situation.given_up.push_back(head.client);
+  }
+  watched_heads = situation.heads;
   // After an outage the timeout is long, and a complaint that outlives its cause meets another outage's.
   const bool served =
       !complains_by_period && situation.heads.empty() && !situation.system_waits && situation.in_flight == 0;

@@ -107,6 +107,9 @@ class RequestTable {
   // Each client's oldest request that waits and is not claimed, whether it may be proposed or not; ascending by client.
   // Evicted sessions have no claim on the primary and do not count.
   [[nodiscard]] std::vector<PrimaryWatch::Head> heads();
+  // What was a head waits no more, and is neither proposed nor ordered: its session was given up or evicted for later
+  // ones of its client.
+  [[nodiscard]] bool gave_up(const PrimaryWatch::Head& head) const;
   [[nodiscard]] RequestPtr find(ClientId client, SessionId session, RequestNumber number) const;
   [[nodiscard]] std::uint64_t position() const { return position_; }  // references delivered so far
 

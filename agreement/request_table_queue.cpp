@@ -183,6 +183,16 @@ std::vector<PrimaryWatch::Head> RequestTable::heads() {
   return out;
 }
 
+bool RequestTable::gave_up(const PrimaryWatch::Head& head) const {
+  if (claimed(head.client, head.session, head.number).n.value != 0) return false;
+  const Session* session = find_session(head.client, head.session);
+  if (session == nullptr) return true;
+  if (head.number.value <= session->low) return false;
+  const Entry* entry = peek(*session, head.number.value);
+  if (entry != nullptr && entry->delivered) return false;
+  return session->dies_at != 0 || entry == nullptr || !entry->request;
+}
+
 // ---- unproven clients ------------------------------------------------------------------------------------------
 
 void RequestTable::mark_unproven(ClientId id) {

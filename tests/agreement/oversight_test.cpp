@@ -336,8 +336,36 @@ TEST(OversightSigns, AVoteThatDoesNotFollowTheFirstInUsualTimeIsOverdue) {
   EXPECT_EQ(desk.out.wakes.size(), 1u);
 }
 
+void ceiling_of_two_seconds(crypto::ClusterFile& cluster) { cluster.timing.overdue_ceiling_ms = 2'000; }
+
+TEST(OversightSigns, NothingIsUsualBeforeAnythingIsLearnt) {
+  OversightDesk desk(1, 1, ceiling_of_two_seconds);
+  desk.start();
+  const std::uint64_t n = desk.deliver();
+  desk.vote(0, n);
+  desk.pass(1'700);
+  EXPECT_EQ(desk.memory.count(EventKind::kDiverged), 0u) << "a slow network is no fault";
+  desk.pass(350);
+  EXPECT_EQ(desk.memory.count(EventKind::kDiverged), 1u) << "the ceiling holds from the first batch on";
+}
+
+TEST(OversightSigns, WhatIsUsualIsLearntWithinSomeBatches) {
+  OversightDesk desk(1, 1, ceiling_of_two_seconds);
+  desk.start();
+  for (int i = 0; i < 30; ++i) {
+    const std::uint64_t n = desk.deliver();
+    desk.vote(0, n);
+    desk.vote(1, n);
+  }
+  desk.vote(0, desk.deliver());
+  desk.pass(95);
+  EXPECT_EQ(desk.memory.count(EventKind::kDiverged), 0u) << "the floor";
+  desk.pass(10);
+  EXPECT_EQ(desk.memory.count(EventKind::kDiverged), 1u);
+}
+
 TEST(OversightSigns, WhatIsUsualIsLearntAndBoundedByTheCeiling) {
-  OversightDesk desk;
+  OversightDesk desk(1, 1, ceiling_of_two_seconds);
   desk.start();
   const auto slow_batch = [&desk](std::int64_t spread_ms) {
     const std::uint64_t n = desk.deliver();

@@ -81,6 +81,41 @@ TEST(OversightBackOff, TheSlotOfAnActiveSetIsNeverKeptOut) {
   }
 }
 
+// Else two of five that lie now and then would take each other's place for ever.
+TEST(OversightBackOff, WhoWasConvictedStandsInOnlyWhenNobodyElseCan) {
+  for (const bool comes : {true, false}) {
+    SCOPED_TRACE(comes);
+    OversightDesk desk(1, 2, with_quarantine);
+    desk.start();
+    const std::uint64_t first = desk.deliver();
+    for (const SlotId slot : slot_list({0, 1, 2})) desk.vote(slot.value, first, slot.value == 0 ? "wrong" : "right");
+    desk.up(3);
+    desk.replay(3, first);
+    desk.convict(0);
+    ASSERT_EQ(desk.core->notice().active, slot_list({1, 2, 3}));
+    for (const SlotId slot : slot_list({1, 2, 3})) desk.vote(slot.value, desk.requests_of.size());
+    let_in(desk, 0, 2);
+    desk.pass(3'500);
+
+    const std::uint64_t n = desk.deliver();
+    for (const SlotId slot : slot_list({1, 2, 3})) desk.vote(slot.value, n, slot.value == 1 ? "wrong" : "right");
+    desk.up(0);
+    desk.replay(0, n);
+    ASSERT_EQ(desk.core->closed_through(), Seq{n});
+    desk.pass(1'000);
+    EXPECT_FALSE(desk.said(1).has_value()) << "slot 4 may still come";
+    if (comes) {
+      desk.up(4);
+      desk.replay(4, n);
+    } else {
+      desk.pass(3'000);
+    }
+    desk.pass(5);
+    ASSERT_TRUE(desk.said(1).has_value());
+    EXPECT_EQ(desk.said(1)->agreeing, comes ? slot_list({2, 3, 4}) : slot_list({0, 2, 3}));
+  }
+}
+
 TEST(OversightBackOff, WhoIsOnlyLateIsNotKeptOut) {
   OversightDesk desk(1, 1, with_quarantine);
   desk.start();

@@ -36,6 +36,7 @@ struct Parties {
     EXPECT_TRUE(ready);
     cluster.f = f;
     cluster.timing.quarantine_ms = 0;  // tests convict more often than the world does
+    cluster.timing.overdue_ceiling_ms = cluster.timing.overdue_floor_ms;  // as if votes had come in step for long
     cluster.id.bytes[0] = 7;
     for (std::uint16_t i = 0; i < cluster.n(); ++i) {
       node_keys.push_back(key_from(1, i));

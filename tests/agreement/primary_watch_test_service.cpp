@@ -84,6 +84,28 @@ TEST(RequestOfFewNodes, ShowsASlowPrimaryAllTheSame) {
   EXPECT_EQ(complaint, Complaint::kSlow);
 }
 
+// A client that asks one node and no other, and goes on to its next session before the node is believed.
+TEST(RequestOfFewNodes, ThatIsGivenUpIsNoReasonEither) {
+  for (const bool given_up : {true, false}) {
+    SCOPED_TRACE(given_up);
+    Hand hand;
+    hand.seen.alone = {true};
+    std::optional<Complaint> complaint;
+    for (std::uint64_t number = 1; number <= 100 && !complaint; ++number) {
+      hand.seen.heads = {head_of(1, number)};
+      if (given_up && number > 1) hand.seen.given_up = {ClientId{1}};
+      complaint = hand.look(0);
+      hand.seen.given_up.clear();
+      for (int i = 0; i < 16 && !complaint; ++i) {
+        hand.deliver();
+        hand.watch.ordered(ClientId{2});
+        complaint = hand.look(20 * kMs);
+      }
+    }
+    EXPECT_EQ(complaint, given_up ? std::nullopt : std::optional(Complaint::kUnfair));
+  }
+}
+
 TEST(InnocentClient, IsHeardAgainAfterAnyNumberOfSilentPrimaries) {
   Play play(2);
   play.silent = true;

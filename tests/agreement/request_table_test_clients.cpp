@@ -242,6 +242,33 @@ TEST(AbandonedSessions, MakeRoomForNewOnes) {
   EXPECT_NE(t.table.find(ClientId{1}, SessionId{1}, RequestNumber{1}), nullptr);
 }
 
+// The primary is not to blame for what the client itself let go.
+TEST(AbandonedSessions, AHeadIsGivenUpUnlessItWaitsOrIsProposedOrOrdered) {
+  RequestLimits limits;
+  limits.client_sessions_max = 1;
+  limits.client_window = 8;
+  Table t(limits);
+  const auto gave_up = [&t](std::uint64_t session, std::uint64_t number) {
+    return t.table.gave_up({ClientId{1}, SessionId{session}, RequestNumber{number}});
+  };
+  ASSERT_EQ(t.vouch(1, 1, 1), Refusal::kNone);
+  EXPECT_FALSE(gave_up(1, 1)) << "waits";
+  ASSERT_EQ(t.claim(1, {make_request(1, 1, 1)}), Refusal::kNone);
+  EXPECT_FALSE(gave_up(1, 1)) << "proposed";
+  t.deliver(1, {make_request(1, 1, 1)});
+  EXPECT_FALSE(gave_up(1, 1)) << "ordered";
+  ASSERT_EQ(t.vouch(1, 1, 3), Refusal::kNone);
+  while (t.vouch(1, 2, 1) == Refusal::kQuota) {
+  }
+  EXPECT_TRUE(gave_up(1, 3)) << "its session made room";
+  EXPECT_FALSE(gave_up(2, 1));
+  ASSERT_EQ(t.vouch(1, 1, 2), Refusal::kQuota);
+  t.deliver(2, {make_request(1, 2, 2)});
+  t.deliver(3, {make_request(1, 3, 1)});
+  EXPECT_TRUE(gave_up(2, 1)) << "its session was evicted";
+  EXPECT_FALSE(gave_up(2, 2)) << "ordered before that";
+}
+
 TEST(AbandonedSessions, TheOneUsedLeastRecentlyGoesFirst) {
   RequestLimits limits;
   limits.client_sessions_max = 4;

@@ -83,6 +83,8 @@ void expect_healthy(World& world) {
   if (!wrong.empty()) world.fail("the service is not healthy again:" + wrong);
 }
 
+void usual_quarantine(crypto::ClusterFile& cluster) { cluster.timing.quarantine_ms = crypto::Timing{}.quarantine_ms; }
+
 Plan slots_plan(std::uint64_t seed, std::uint32_t g, std::initializer_list<std::uint16_t> scripted) {
   Plan plan = calm(seed);
   plan.g = g;

@@ -32,6 +32,8 @@ void fall_ill(World& world, SlotId slot, Ill ill);
 bool diverge(SimHost& host, bool unread);
 // The run fails unless g+1 slots are awake, have all of the state and are close to the order, and the others sleep.
 void expect_healthy(World& world);
+// Whoever is convicted again stays away for as long as with the default, not as short as simulated clusters have it.
+void usual_quarantine(crypto::ClusterFile& cluster);
 [[nodiscard]] std::vector<SlotId> active_slots(const World& world);
 
 // A calm run of 30 s and more with 300 requests, of whose slots these do what the scenario says.
