@@ -336,8 +336,6 @@ TEST(OversightSigns, AVoteThatDoesNotFollowTheFirstInUsualTimeIsOverdue) {
   EXPECT_EQ(desk.out.wakes.size(), 1u);
 }
 
-void ceiling_of_two_seconds(crypto::ClusterFile& cluster) { cluster.timing.overdue_ceiling_ms = 2'000; }
-
 TEST(OversightSigns, NothingIsUsualBeforeAnythingIsLearnt) {
   OversightDesk desk(1, 1, ceiling_of_two_seconds);
   desk.start();

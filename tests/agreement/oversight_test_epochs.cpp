@@ -206,7 +206,7 @@ TEST(OversightEpochs, ADivergenceStillOpenInTheNewEpochWakesAnew) {
 }
 
 TEST(OversightEpochs, ASignWhoseCauseWasEvictedWakesNobodyAnew) {
-  OversightDesk desk;
+  OversightDesk desk(1, 1, ceiling_of_two_seconds);
   desk.start();
   std::vector<std::uint64_t> batches;
   for (int i = 0; i < 2; ++i) {
@@ -249,7 +249,7 @@ TEST(OversightEpochs, InTheNewEpochPatienceStartsAnew) {
 }
 
 TEST(OversightEpochs, AReplacementThatOnlyCreepsForwardIsOverdue) {
-  OversightDesk desk;
+  OversightDesk desk(1, 1, ceiling_of_two_seconds);
   desk.start();
   lie_and_settle(desk, 1);
   std::vector<std::uint64_t> backlog;
@@ -270,7 +270,7 @@ TEST(OversightEpochs, AReplacementThatOnlyCreepsForwardIsOverdue) {
 }
 
 TEST(OversightEpochs, AReplacementMayCatchUpWithoutBeingOverdue) {
-  OversightDesk desk;
+  OversightDesk desk(1, 1, ceiling_of_two_seconds);
   desk.start();
   const std::uint64_t n = lie_and_settle(desk, 1);
   std::vector<std::uint64_t> backlog;
@@ -290,7 +290,7 @@ TEST(OversightEpochs, AReplacementMayCatchUpWithoutBeingOverdue) {
 }
 
 TEST(OversightEpochs, AReplacementThatStopsCatchingUpIsOverdue) {
-  OversightDesk desk;
+  OversightDesk desk(1, 1, ceiling_of_two_seconds);
   desk.start();
   lie_and_settle(desk, 1);
   const std::uint64_t open = desk.deliver();

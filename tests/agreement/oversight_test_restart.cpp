@@ -115,7 +115,7 @@ TEST(OversightPresumed, AFrozenSlotStillOwesWhatWasClosedHere) {
 }
 
 TEST(OversightRestart, NobodyIsBlamedForTheTimeTheNodeWasAway) {
-  OversightDesk desk;
+  OversightDesk desk(1, 1, ceiling_of_two_seconds);
   desk.start();
   const std::uint64_t n = close_some(desk, 20);
   desk.restart(15);
@@ -162,7 +162,7 @@ TEST(OversightRestart, VotesSaidAgainCloseWhatWasPresumedSoThatItCanBeAnswered) 
 }
 
 TEST(OversightRestart, VotesSaidAgainDoNotTeachPatience) {
-  OversightDesk desk;
+  OversightDesk desk(1, 1, ceiling_of_two_seconds);
   desk.start();
   const std::uint64_t n = close_some(desk, 10);
   desk.restart(n / 2);
@@ -171,6 +171,7 @@ TEST(OversightRestart, VotesSaidAgainDoNotTeachPatience) {
   desk.up(1);
   desk.pass(1'000);
   for (std::uint64_t i = 1; i <= n; ++i) desk.vote(1, i);
+  close_some(desk, 24);  // from the ceiling to the floor, and no further
   const std::uint64_t next = desk.deliver();
   desk.vote(0, next);
   desk.pass(90);

@@ -105,6 +105,9 @@ struct Parties {
   std::vector<crypto::SecretKey> host_keys;
 };
 
+// Nothing is usual yet.
+inline void ceiling_of_two_seconds(crypto::ClusterFile& cluster) { cluster.timing.overdue_ceiling_ms = 2'000; }
+
 inline std::vector<SlotId> slot_list(std::initializer_list<std::uint16_t> ids) {
   std::vector<SlotId> out;
   for (const std::uint16_t id : ids) out.push_back(SlotId{id});

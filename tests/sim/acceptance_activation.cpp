@@ -111,7 +111,8 @@ TEST(Acceptance, EX10_DayWithoutFaults) {
 }
 
 // The service answers with its clock, a random number or an address (each replica another thing, always), by the order
-// of a map (every second request), or by the time of its threads (one request in five).
+// of a map (every second request), or by the time of its threads (one request in five). Where replicas that agree by
+// chance convict others, what stops the loop is quarantine (docs/decisions/0021).
 TEST(Acceptance, EX13_ServiceThatIsNotDeterministic) {
   const Sweep sweep(40, [](std::uint64_t seed) {
     static constexpr std::uint64_t kPercent[] = {100, 50, 20};
@@ -150,9 +151,9 @@ TEST(Acceptance, EX13_ServiceThatIsNotDeterministic) {
     Record record;
     Outcome out(run(plan, record));
     const std::string name = "_of_" + std::to_string(percent);
-    const auto episodes = static_cast<std::int64_t>(record.episodes());
-    out.at_most("wake_ups" + name, episodes, 3);
-    out.at_least("alarms" + name, static_cast<std::int64_t>(record.alarms.size()), plan.f + 1);
+    out.at_most("wake_ups" + name, static_cast<std::int64_t>(record.episodes()), percent == 100 ? 3 : 2 * g + 1);
+    const auto alarms = static_cast<std::int64_t>(record.alarms.size());
+    percent == 100 ? out.at_least("alarms" + name, alarms, plan.f + 1) : void(out.figures["alarms" + name] = alarms);
     return out;
   });
   sweep.happened({"acceptance.other-reply", "event.not-deterministic"});
