@@ -154,6 +154,7 @@ class Agent::Impl final : public net::Handler, public Observer, public std::enab
   bool turn_scheduled_ = false;
   int turns_held_ = 0;       // whose output still waits
   bool waits_ = false;       // for absent parts, since this turn
+  bool voted_ = false;       // since a state was adopted
   Seq foreseen_;             // the last batch whose needs were looked at
   bool in_adapter_ = false;  // execute() is on the stack: a reply now is no new turn
   bool lies_ = false;
@@ -475,6 +476,7 @@ void Agent::Impl::put_out() {
   if (finished_) return;
   if (const auto task = executor_->to_digest()) store_->digest(*task);
   foresee();
+  if (voted_ && !executor_->mid_batch() && !executor_->is_behind(0)) store_->settled();
   store_->turn();
   network_->flush();
 }
@@ -536,6 +538,7 @@ void Agent::Impl::carry_out(ExecutorOutput output) {
     const Seq n = output.adopted->state.n;
     spdlog::info("adopted the stable state after batch {}", n.value);
     store_->adopted(n);
+    voted_ = false;
     restart_service();
   }
   if (output.replays) {
@@ -564,10 +567,13 @@ void Agent::Impl::carry_out(ExecutorOutput output) {
 }
 
 void Agent::Impl::send_vote(const SharedBytes& bytes) {
+  voted_ = true;
   if (slow_) return held_votes_.hold(Clock::now() + milliseconds(kSlowVoteMs), bytes);
   for (net::Channel* channel : nodes_) send(channel, bytes);
   if (duty_.voted_us) return;
   duty_.voted_us = on_duty_us();
+  spdlog::info("the first vote after {} ms: {} bytes came on demand, in {} questions", *duty_.voted_us / 1'000,
+               store_->fetched().urgent_bytes, store_->fetched().requests);
   if (!store_->fetching()) duty_.whole_us = duty_.voted_us;
   tell_duty();
 }

@@ -2,6 +2,7 @@
 
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <utility>
@@ -53,6 +54,7 @@ SlotStore::SlotStore(boost::asio::io_context& loop, const Options& options, std:
 
 void SlotStore::tick(Micros now) {
   now_ = now;
+  fetcher_.hold(now < settle_at_);
   fetcher_.tick(now);
   keeper_.tidy();
   turn();
@@ -60,6 +62,8 @@ void SlotStore::tick(Micros now) {
 
 void SlotStore::adopted(Seq n) {
   source_of_ = n;
+  settle_at_ = Micros{now_.value + kSettle.value};
+  fetcher_.hold(true);
   fetcher_.begin(n);
   keeper_.tidy();
 }
@@ -70,19 +74,21 @@ void SlotStore::replays() {
   keeper_.tidy();
 }
 
+void SlotStore::settled() {
+  settle_at_ = std::min(settle_at_, now_);
+  fetcher_.hold(false);
+}
+
 void SlotStore::stable(Seq n, const state::Snapshot& snapshot) {
-  if (fetcher_.active()) {
-    if (n > std::exchange(source_of_, n)) fetcher_.rebase(n);
-    return;
-  }
-  if (persisting_ || now_ < persist_at_ || !snapshot) return;
+  if (fetcher_.active() && n > std::exchange(source_of_, n)) fetcher_.rebase(n);
+  if (persisting_ || now_ < std::max(persist_at_, settle_at_) || !snapshot) return;
   persisting_ = true;
   keeper_.persist(snapshot, {}, [this, n](const Result<void>& done) {
     persisting_ = false;
     persist_at_ = Micros{now_.value + kPersistEvery.value};
     if (done) {
       persisted_ = n;
-    } else {
+    } else if (!fetcher_.active()) {
       spdlog::warn("the state was not written to disk: {}", done.error());
     }
   });

@@ -4,9 +4,13 @@
 // is absent (StateFetcher), and giving parts to other slots (StateSource). A driver; the executor's and the adapter's
 // owner passes their wishes on to it.
 //
-// The directory outlives the slot's incarnations: every kPersistEvery the newest stable state is written to it. What an
-// earlier life left there, whoever it was, is never read as it is: the head begins empty, and of what the disk holds
-// that is reused whose digest a certified root leads to. A directory that some life did not live to open is removed.
+// The directory outlives the slot's incarnations: every kPersistEvery the newest stable state is written to it, or what
+// is here of it, and what was written counts even if a life ends in the middle. What an earlier life left there,
+// whoever it was, is never read as it is: the head begins empty, and of what the disk holds that is reused whose digest
+// a certified root leads to. A directory that some life did not live to open is removed.
+//
+// Neither fetching in the background nor the disk competes with the first votes on an adopted state: both wait until
+// settled(), or for kSettle.
 //
 // Threads: everything on the loop's, without `head`. `head` is the mutex of the store's head: a mounted state file
 // system takes it on its own thread, and so does everybody here and elsewhere around what the store does not mark as
@@ -49,6 +53,7 @@ class SlotStore {
   };
 
   static constexpr Micros kPersistEvery{10'000'000};
+  static constexpr Micros kSettle{1'000'000};
 
   // Errors: those of ObjectStore::open.
   static Result<std::unique_ptr<SlotStore>> open(boost::asio::io_context& loop, const Options& options,
@@ -65,6 +70,8 @@ class SlotStore {
   void adopted(Seq n);
   // The head was cleared, and is whole.
   void replays();
+  // Execution has voted since, and has caught up with the order.
+  void settled();
   // The state after batch n is the certified one: what is still absent is fetched of that.
   void stable(Seq n, const state::Snapshot& snapshot);
   // The last one that this life wrote to disk; 0: none.
@@ -94,6 +101,7 @@ class SlotStore {
   Seq digesting_;  // 0: nothing
   Seq source_of_;  // the checkpoint whose state is fetched
   Micros now_;
+  Micros settle_at_;   // held until then
   Micros persist_at_;  // not before
   Seq persisted_;
   bool persisting_ = false;

@@ -372,7 +372,7 @@ void StateFetcher::pump() {
   if (n_.value == 0 || quiet_until_ > now_) return;
   while (in_flight_[1] < kRequestsMax && ask(urgent_queue_, true)) {
   }
-  if (!active_ || urgent_waiting_ > 0) return;
+  if (!active_ || held_ || urgent_waiting_ > 0) return;
   refill();
   while (in_flight_[0] < kRequestsMax && in_flight_bytes_ < kInFlightBytesMax && allowance_ > 0 && ask(queue_, false)) {
   }

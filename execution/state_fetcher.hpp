@@ -22,7 +22,8 @@
 //     asked for a while, longer each time unless something came: so no loop, whatever sources say.
 //  5. What is on its way to execution, under whatever place, is not asked for again. Whenever such a question ends,
 //     with or without it, `arrived` says so.
-//  6. What is wanted in the background stays within bytes_per_second, and waits while something urgent does.
+//  6. What is wanted in the background stays within bytes_per_second, and waits while something urgent does or it is
+//     held.
 
 #include <cstdint>
 #include <deque>
@@ -43,7 +44,7 @@ struct StateFetcherConfig {
   SlotId self;
   std::uint32_t f = 1;
   std::uint32_t g = 1;  // at most 31
-  std::uint64_t bytes_per_second = 16u << 20;
+  std::uint64_t bytes_per_second = 64u << 20;  // in the background, of all nodes together
   // How long a source may take, at first; kPatienceBytes more give it a microsecond more. Doubled while it is silent.
   Micros patience{250'000};
   Micros patience_max{4'000'000};
@@ -91,8 +92,8 @@ class StateFetcher {
   // The channel to that node is there / is lost. Others than 0..3f are ignored.
   void node_up(NodeId node);
   void node_down(NodeId node);
-  // Of what is fetched in the background, from now on.
-  void set_rate(std::uint64_t bytes_per_second) { config_.bytes_per_second = bytes_per_second; }
+  // Nothing is looked for or asked in the background while it is held.
+  void hold(bool held) { held_ = held; }
 
   // The store adopted the root of the stable checkpoint n: fetch all of it. What was wanted before is forgotten.
   void begin(Seq n);
@@ -231,6 +232,7 @@ class StateFetcher {
   std::int64_t allowance_ = 0;         // bytes that may be asked for in the background; below 0: owed
 
   bool active_ = false;
+  bool held_ = false;
   std::optional<state::ObjectId> cursor_;  // of the pass under way
   bool clean_ = false;                     // that pass found nothing yet
   Micros quiet_until_;

@@ -1,6 +1,7 @@
 #include "execution/state_keeper.hpp"
 
 #include <boost/asio/post.hpp>
+#include <chrono>
 #include <condition_variable>
 #include <deque>
 #include <mutex>
@@ -15,10 +16,12 @@ namespace {
 namespace asio = boost::asio;
 using state::Progress;
 using state::Snapshot;
+using Clock = std::chrono::steady_clock;
 
 // What is done between two looks at what is more urgent.
 constexpr std::uint64_t kDigestPiece = 1u << 20;   // bytes hashed, about a millisecond
 constexpr std::uint64_t kPersistPiece = 1u << 20;  // bytes written
+constexpr int kPersistShare = 4;                   // of the time, one in so many parts
 constexpr std::size_t kReclaimPiece = 4'096;       // tree nodes freed
 constexpr std::size_t kTrimPiece = 64;             // objects written and let go
 
@@ -84,9 +87,15 @@ class StateKeeper::Worker {
         persist_ = std::exchange(next_persist_, std::nullopt);
         lock.unlock();
         begin_persist();
+      } else if (persist_ && Clock::now() < persist_at_) {
+        wake_.wait_until(lock, persist_at_);
+        continue;
       } else if (persist_) {
         lock.unlock();
+        const auto begun = Clock::now();
         persist_piece();
+        const auto ended = Clock::now();
+        persist_at_ = ended + (kPersistShare - 1) * (ended - begun);
       } else {
         wake_.wait(lock);
         continue;
@@ -137,6 +146,7 @@ class StateKeeper::Worker {
   std::deque<DigestTask> digests_;
   std::optional<PersistTask> next_persist_;
   std::optional<PersistTask> persist_;  // the worker's alone
+  Clock::time_point persist_at_;        // likewise: the next piece not before
   std::thread thread_;                  // last: it uses the others
 };
 

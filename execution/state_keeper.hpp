@@ -2,7 +2,8 @@
 
 // StateKeeper: the work on a slot's store that must not stop execution: digests of snapshots, writing the persisted
 // one, freeing what was dropped, and taking cold objects out of memory. A driver; it owns one thread, the only one that
-// calls the store's "beside" functions.
+// calls the store's "beside" functions. Writing a snapshot takes a quarter of the thread's time at most: a first one,
+// of gigabytes, leaves the processors to those who have to answer.
 //
 // Functions are called on the loop's thread; callbacks come on it too, in the order of the calls of one kind, and never
 // after destruction. The loop and the store must outlive it.

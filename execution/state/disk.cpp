@@ -6,6 +6,7 @@
 #include <rocksdb/table.h>
 #include <rocksdb/write_batch.h>
 
+#include <algorithm>
 #include <array>
 #include <filesystem>
 
@@ -22,6 +23,7 @@ constexpr std::size_t kBlockCacheBytes = 8u << 20;
 constexpr std::uint64_t kBlobBytesMin = 2'048;  // objects above it are not moved by compaction
 constexpr std::uint64_t kWalBytesMax = 256ull << 20;
 constexpr char kManifestKey[] = "manifest";
+constexpr char kPartKey[] = "part";
 constexpr char kDoomedKey[] = "doomed";
 
 rocksdb::Options rocks_options() {
@@ -140,7 +142,7 @@ struct Disk::Rocks {
   }
 
   rocksdb::Status open(const std::string& directory);
-  rocksdb::Status tidy(const std::optional<Manifest>& manifest);
+  rocksdb::Status tidy(Record next_record);
 
   std::unique_ptr<rocksdb::DB> db;
   std::vector<rocksdb::ColumnFamilyHandle*> handles;
@@ -160,7 +162,7 @@ rocksdb::Status Disk::Rocks::open(const std::string& directory) {
 }
 
 // What no manifest knows goes.
-rocksdb::Status Disk::Rocks::tidy(const std::optional<Manifest>& manifest) {
+rocksdb::Status Disk::Rocks::tidy(Record next_record) {
   rocksdb::Status status = db->DropColumnFamily(spilled());
   if (!status.ok()) return status;
   static_cast<void>(db->DestroyColumnFamilyHandle(handles[1]));
@@ -175,7 +177,7 @@ rocksdb::Status Disk::Rocks::tidy(const std::optional<Manifest>& manifest) {
       static_cast<void>(cleaning.Delete(records(), slice(key_of(get_u64(list.subspan(i))))));
     }
   }
-  const Key from = key_of(manifest ? manifest->next_record : 1);
+  const Key from = key_of(next_record);
   const Key to = key_of(kSpillBit);
   static_cast<void>(cleaning.DeleteRange(records(), slice(from), slice(to)));
   static_cast<void>(cleaning.Delete(meta(), kDoomedKey));
@@ -218,7 +220,10 @@ Result<Disk::Opened> Disk::open(const std::string& path) {
     opened.damage =
         fmt::format("{}: the manifest is damaged: {}; the state counts as lost", directory, found.ToString());
   }
-  status = rocks->tidy(opened.manifest);
+  // A part that is damaged is only work to be done again.
+  if (rocks->db->Get({}, rocks->meta(), kPartKey, &value).ok()) opened.part = decode_manifest(as_bytes(value)).manifest;
+  status = rocks->tidy(std::max(opened.manifest ? opened.manifest->next_record : 1,
+                                opened.part ? opened.part->next_record : 1));
   if (!status.ok())
     return Error{fmt::format("{}: cannot write: {}; {}", directory, status.ToString(), way_out(status))};
   opened.disk = std::unique_ptr<Disk>(new Disk(directory, std::move(rocks)));
@@ -271,6 +276,11 @@ void Disk::remove(Record record) { static_cast<void>(rocks_->batch.Delete(rocks_
 
 void Disk::put_manifest(const Manifest& manifest) {
   static_cast<void>(rocks_->batch.Put(rocks_->meta(), kManifestKey, slice(encode_manifest(manifest))));
+  static_cast<void>(rocks_->batch.Delete(rocks_->meta(), kPartKey));
+}
+
+void Disk::put_part(const Manifest& part) {
+  static_cast<void>(rocks_->batch.Put(rocks_->meta(), kPartKey, slice(encode_manifest(part))));
 }
 
 void Disk::put_doomed(const std::vector<Record>& records) {

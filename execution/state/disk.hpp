@@ -9,7 +9,8 @@
 //  1. A batch is written whole or not at all, and batches in order. What the last synced batch says survives a power
 //     cut.
 //  2. The manifest names a snapshot all of whose records were written before it.
-//  3. Records that no manifest knows (a half-written snapshot, spilled objects) are gone after open().
+//  3. Records that neither the manifest nor a part of a snapshot names (put_part) are gone after open(), and so is what
+//     was spilled.
 //  4. After a failed write nothing is written any more.
 // What records hold is not trusted: whoever reads one hashes it.
 
@@ -40,6 +41,7 @@ class Disk {
   struct Opened {
     std::unique_ptr<Disk> disk;
     std::optional<Manifest> manifest;
+    std::optional<Manifest> part;  // of a later snapshot, as far as it was written
     std::string damage;  // what was found wrong; else empty
   };
   // Errors: not permitted, no space, in use, written by a newer program.
@@ -59,7 +61,10 @@ class Disk {
   // The current batch. Records are numbered by the caller, ascending.
   void put(Record record, ByteView bytes);
   void remove(Record record);
+  // No part of a snapshot is there any more.
   void put_manifest(const Manifest& manifest);
+  // What is written of a snapshot that is not whole on disk yet. Takes the place of another part.
+  void put_part(const Manifest& part);
   // Records of earlier snapshots that versions in memory still need; they are gone after the next open().
   void put_doomed(const std::vector<Record>& records);
   bool commit(bool sync);

@@ -174,6 +174,7 @@ StoreCounters ObjectStore::counters() const {
   out.bytes_resident = residency.bytes;
   out.absent = state_->forest().residency().absent();
   out.spilled = residency.spilled;
+  out.written = residency.written;
   out.loaded = residency.loaded;
   out.damaged = residency.damaged;
   out.supplied = state_->supplied;

@@ -19,6 +19,7 @@
 //     what readers hold and RocksDB's own buffers (100 MiB at most). The tree itself is always in memory: about 120
 //     bytes per object (docs/decisions/0019).
 //  5. open() gives back the last snapshot whose persist_some() returned kDone, or a later one, or none and says why.
+//     What was written of a later one, all but the last kPartBytes, is there for adopt() to reuse.
 //  6. After a failed write to the disk nothing is written to it any more; disk_error() says so. What is in memory stays
 //     right and readable.
 //
@@ -95,6 +96,8 @@ using Snapshot = std::shared_ptr<const Version>;
 
 // Of the persisted snapshot: what the caller attached to it.
 constexpr std::size_t kLabelBytesMax = 1 << 20;
+// Of a snapshot that is being written: after so many it is noted what of it is there.
+constexpr std::uint64_t kPartBytes = 64 << 20;
 
 enum class Progress : std::uint8_t {
   kMore,     // call again
@@ -107,6 +110,7 @@ struct StoreCounters {
   std::uint64_t bytes_resident = 0;
   std::uint64_t absent = 0;   // objects and inner nodes, over all versions
   std::uint64_t spilled = 0;  // objects written to disk to make room
+  std::uint64_t written = 0;  // objects of snapshots, to disk
   std::uint64_t loaded = 0;   // objects read back from disk
   std::uint64_t damaged = 0;  // objects and nodes that the disk lost or changed; they count as absent
   std::uint64_t supplied = 0;
@@ -173,7 +177,8 @@ class ObjectStore {
   // Starts to write `snapshot`, whose root() is known, with `label` (up to kLabelBytesMax). What another persist had
   // not finished is abandoned. Errors: no directory, no digests yet, disk_error(). Not while persist_some() runs.
   Result<void> begin_persist(const Snapshot& snapshot, Bytes label);
-  // Writes about `bytes` more; kDone: it is whole and synced. An error is for good. Beside.
+  // Writes about `bytes` more; kDone: it is whole and synced; kMissing: what comes before the absent part is written.
+  // An error is for good. Beside.
   Result<Progress> persist_some(std::uint64_t bytes);
   // Takes up to `objects` cold objects out of memory while more than 7/8 of memory_bytes are resident, writing those to
   // disk that are not there. False: nothing to do. Beside.

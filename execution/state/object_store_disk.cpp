@@ -84,10 +84,21 @@ std::vector<Record> without(const std::vector<Record>& a, const std::vector<Reco
 struct ObjectStore::State::Loader {
   State& state;
   Record next_record;
+  Node* shared = nullptr;  // a tree that is loaded already
 
   // `whole`: all inner nodes below are there.
   Node* load(const Child& child, Record record, bool& whole) {
-    const bool possible = record != 0 && record < next_record;
+    if (record == 0) {  // it was not written
+      whole = false;
+      return state.forest().make_absent(child);
+    }
+    // A record belongs to one node, or it would go with either.
+    if (Node* const known = shared == nullptr ? nullptr : Forest::at(shared, child.place);
+        known != nullptr && known->record.load(std::memory_order_relaxed) == record && known->digest == child.digest) {
+      add_ref(known);
+      return known;
+    }
+    const bool possible = record < next_record;
     if (child.place.is_object() && possible) {
       auto* const leaf = new Leaf(ObjectId{child.place.prefix}, static_cast<std::uint32_t>(child.bytes));
       leaf->set_digest(child.digest);
@@ -140,6 +151,19 @@ void ObjectStore::State::load(const Manifest& manifest) {
   head = top;
 }
 
+// What adopt() may reuse, as what was persisted.
+void ObjectStore::State::load_part(const Manifest& part) {
+  if (!part.image.top) return;
+  next_record = std::max(next_record, part.next_record);
+  Node* const before = persisted ? persisted->top : nullptr;
+  bool whole = true;
+  Loader loader{*this, part.next_record, before};
+  bases.push_back(track(loader.load(*part.image.top, part.top, whole), Version::Kind::kBase));
+  difference(bases.back()->top, before, written);
+  doomed = sorted(std::move(doomed));
+  part_in_use = true;
+}
+
 Result<ObjectStore::Opened> ObjectStore::open(const StoreOptions& options) {
   Opened out;
   if (options.path.empty()) {
@@ -154,9 +178,10 @@ Result<ObjectStore::Opened> ObjectStore::open(const StoreOptions& options) {
     state->load(*disk->manifest);
     out.persisted = state->persisted;
     out.label = std::move(disk->manifest->label);
-    if (const std::uint64_t lost = state->forest().residency().counters().damaged; lost != 0 && out.damage.empty()) {
-      out.damage = options.path + ": " + std::to_string(lost) + " damaged inner nodes; they are to be fetched again";
-    }
+  }
+  if (disk->part) state->load_part(*disk->part);
+  if (const std::uint64_t lost = state->forest().residency().counters().damaged; lost != 0 && out.damage.empty()) {
+    out.damage = options.path + ": " + std::to_string(lost) + " damaged inner nodes; they are to be fetched again";
   }
   out.store = std::unique_ptr<ObjectStore>(new ObjectStore(std::move(state)));
   return out;
@@ -185,7 +210,7 @@ bool ObjectStore::State::flush(bool sync) {
     written.push_back(record);
   }
   assigned.clear();
-  unflushed = 0;
+  unparted += std::exchange(unflushed, 0);
   return true;
 }
 
@@ -207,7 +232,8 @@ ObjectStore::State::Entered ObjectStore::State::enter(Node* node, Record& record
   return Entered::kHave;
 }
 
-void ObjectStore::State::write_inner(const Persist::Frame& frame, Record record) {
+// Its bytes.
+std::uint64_t ObjectStore::State::put_inner(const Persist::Frame& frame, Record record) {
   const std::span<const Record> records(frame.records.data(), frame.inner->count());
   Bytes out{static_cast<std::uint8_t>(records.size())};
   for (const Record child : records) {
@@ -218,9 +244,46 @@ void ObjectStore::State::write_inner(const Persist::Frame& frame, Record record)
   const Bytes image = encode(Forest::image(frame.inner));
   out.insert(out.end(), image.begin(), image.end());
   forest().disk()->put(record, out);
-  assigned.emplace_back(frame.inner, record);
-  unflushed += out.size();
-  spent += out.size();
+  return out.size();
+}
+
+// The record of what is on disk of a node and below; 0: nothing. Inner nodes that are not whole there get one for the
+// time being.
+Record ObjectStore::State::way_to(Node* node) {
+  const Record record = node->record.load(std::memory_order_relaxed);
+  if (record != 0 && (record & kSpillBit) == 0) return record;
+  if (node->is_leaf() || node->is_absent()) return 0;
+  Persist::Frame way{as_inner(node), 0, {}};
+  bool any = false;
+  for (unsigned i = 0; i < way.inner->count(); ++i) {
+    way.records[i] = way_to(way.inner->children[i]);
+    any = any || way.records[i] != 0;
+  }
+  if (!any) return 0;
+  ways.push_back(next_record++);
+  const Record own = ways.back();
+  static_cast<void>(put_inner(way, own));
+  return own;
+}
+
+// What was written of the snapshot until now counts, should this process end before the rest is.
+bool ObjectStore::State::put_part() {
+  Disk& disk = *forest().disk();
+  Node* const top = persist->snapshot->top;
+  if (top == nullptr || part_in_use) return true;
+  for (const Record record : std::exchange(ways, {})) disk.remove(record);
+  const Record record = way_to(top);
+  if (!std::exchange(persist->parted, true)) {  // what was written before, and is not of this: gone after a restart
+    std::vector<Record> come;
+    difference(top, damaged_inner || !persisted ? nullptr : persisted->top, come);
+    const std::vector<Record> all = united(doomed, sorted(std::move(written)));
+    doomed = without(all, sorted(std::move(come)));
+    written = without(all, doomed);
+    disk.put_doomed(doomed);
+  }
+  disk.put_part({persist->snapshot->root(), persist->snapshot->image(), record, next_record, {}});
+  unparted = 0;
+  return flush(false);
 }
 
 // kMore also when the disk failed.
@@ -242,7 +305,10 @@ Progress ObjectStore::State::walk(std::uint64_t bytes) {
       const Persist::Frame frame = run.stack.back();
       run.stack.pop_back();
       const Record record = next_record++;
-      write_inner(frame, record);
+      const std::uint64_t size = put_inner(frame, record);
+      assigned.emplace_back(frame.inner, record);
+      unflushed += size;
+      spent += size;
       hand_up(record);
       continue;
     }
@@ -271,6 +337,7 @@ Result<Progress> ObjectStore::State::finish() {
   doomed = without(without(lost, sorted(std::move(come))), dead);
   written.clear();
   for (const Record record : dead) disk.remove(record);
+  for (const Record record : std::exchange(ways, {})) disk.remove(record);
   disk.put_doomed(doomed);
   disk.put_manifest(
       {persist->snapshot->root(), persist->snapshot->image(), *persist->top, next_record, std::move(persist->label)});
@@ -278,6 +345,7 @@ Result<Progress> ObjectStore::State::finish() {
   persisted = std::move(persist->snapshot);
   persist.reset();
   damaged_inner = false;
+  unparted = 0;
   return Progress::kDone;
 }
 
@@ -287,7 +355,10 @@ Result<Progress> ObjectStore::persist_some(std::uint64_t bytes) {
   if (state.forest().disk()->failed()) return Error{state.forest().disk()->error()};
   state.spent = 0;
   const Progress progress = state.walk(bytes);
-  if (!state.flush(false)) return Error{state.forest().disk()->error()};
+  const std::uint64_t enough = progress == Progress::kMissing ? 1 : kPartBytes;
+  if (!state.flush(false) || (progress != Progress::kDone && state.unparted >= enough && !state.put_part())) {
+    return Error{state.forest().disk()->error()};
+  }
   return progress == Progress::kDone ? state.finish() : Result<Progress>(progress);
 }
 

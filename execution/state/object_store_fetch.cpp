@@ -225,7 +225,10 @@ ObjectStore::Missing ObjectStore::missing(ObjectId cursor, std::size_t limit, st
   const bool goes_on = cursor.value == 0 || (state.clean_pass && cursor == state.pass_at);
   state.clean_pass = goes_on && search.wants.empty();
   state.pass_at = search.next.value_or(ObjectId{});
-  if (state.clean_pass && !search.next) state.bases.clear();  // complete: nothing will be looked for in them
+  if (state.clean_pass && !search.next) {  // complete: nothing will be looked for in them
+    state.bases.clear();
+    state.part_in_use = false;
+  }
   return {std::move(search.wants), search.next};
 }
 

@@ -107,6 +107,7 @@ void Residency::moved(Leaf* leaf, Record record) {
   const std::lock_guard lock(mutex_);
   const Record old = leaf->record.exchange(record, std::memory_order_relaxed);
   bury(old);
+  ++counters_.written;
 }
 
 void Residency::bury(Record record) {

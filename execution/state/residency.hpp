@@ -48,6 +48,7 @@ class Residency {
     std::uint64_t objects = 0;
     std::uint64_t bytes = 0;
     std::uint64_t spilled = 0;
+    std::uint64_t written = 0;
     std::uint64_t loaded = 0;
     std::uint64_t damaged = 0;
   };

@@ -56,6 +56,7 @@ struct Persist {
   Bytes label;
   std::vector<Frame> stack;
   std::optional<Record> top;  // once known; 0: the empty state
+  bool parted = false;        // put_part() was here
 };
 
 struct ObjectStore::State {
@@ -95,12 +96,15 @@ struct ObjectStore::State {
   // The disk.
   struct Loader;
   void load(const Manifest& manifest);
+  void load_part(const Manifest& part);
   enum class Entered { kHave, kPushed, kMissing };
   Entered enter(Node* node, Record& record);
   Progress walk(std::uint64_t bytes);
   bool flush(bool sync);
   Result<Progress> finish();
-  void write_inner(const Persist::Frame& frame, Record record);
+  [[nodiscard]] std::uint64_t put_inner(const Persist::Frame& frame, Record record);
+  Record way_to(Node* node);
+  [[nodiscard]] bool put_part();
 
   StoreOptions options;
   std::shared_ptr<Shared> shared;
@@ -117,8 +121,11 @@ struct ObjectStore::State {
   Record next_record = 1;
   std::uint64_t spent = 0;                         // bytes of this persist_some()
   std::uint64_t unflushed = 0;                     // in the batch
+  std::uint64_t unparted = 0;                      // written, but no part or manifest leads to it
   std::vector<std::pair<Node*, Record>> assigned;  // in the batch
-  std::vector<Record> written;                     // since the last manifest, ascending
+  std::vector<Record> written;                     // since the last manifest
+  std::vector<Record> ways;                        // inner nodes of the part on disk that are not whole there
+  std::atomic<bool> part_in_use{false};            // an earlier process's is a base: another one may have less
   std::vector<Record> doomed;                      // ascending
 
   std::mutex reclaiming;

@@ -135,6 +135,17 @@ TEST_F(CommandLine, ExplainShowsTheRequestTheSlotsAndTheFirstByteThatDiffers) {
   EXPECT_THAT(as_json.out(), StartsWith("[{"));
 }
 
+TEST_F(CommandLine, BenchRecoverySaysWhatItMeasuresAndWhatItTakes) {
+  ZzProcess help({"bench", "recovery", "--help"});
+  EXPECT_EQ(help.wait(), 0);
+  for (const char* word : {"--state", "--runs", "--rate", "--outstanding", "--keys", "--fault", "--json", "first vote",
+                           "right reply", "bytes_on_demand"}) {
+    EXPECT_THAT(help.out(), HasSubstr(word));
+  }
+  EXPECT_THAT(failure({"bench", "recovery", "--fault", "tired"}), HasSubstr("--fault"));
+  EXPECT_THAT(failure({"bench", "recovery", "--runs", "0"}), HasSubstr("--runs"));
+}
+
 TEST_F(CommandLine, ExplainSaysWhereItLookedAndWhatItCannotRead) {
   ZzProcess help({"explain", "--help"});
   EXPECT_EQ(help.wait(), 0);

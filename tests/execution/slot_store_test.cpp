@@ -82,8 +82,64 @@ TEST(SlotStore, TheNextLifeReadsNothingOfTheLastOneBeforeItIsCertifiedAndFetches
   next.store->objects().adopt(root);
   next.store->adopted(kStable);
   next.store->tick(Micros{2});
+  EXPECT_EQ(next.whole, 0) << "nothing is looked for before the first vote";
+  next.store->settled();
+  next.store->tick(Micros{3});
   EXPECT_EQ(next.whole, 1);
   EXPECT_TRUE(next.sent.empty());
+  state::testing::expect_equal(next.store->objects(), model);
+}
+
+TEST(SlotStore, TheBackgroundWaitsForTheFirstVoteButNotForLong) {
+  const TempDir dir;
+  const Digest root = live_and_leave(dir.path / "other", a_model());
+  for (const bool votes : {true, false}) {
+    Life life(dir.path / (votes ? "votes" : "does-not"));
+    life.store->node_up(NodeId{1});
+    life.store->objects().adopt(root);
+    life.store->adopted(kStable);
+    life.store->tick(Micros{SlotStore::kSettle.value});
+    EXPECT_TRUE(life.sent.empty());
+    if (votes) life.store->settled();
+    life.store->tick(Micros{SlotStore::kSettle.value + (votes ? 1 : 1'000)});
+    EXPECT_EQ(life.sent.size(), 1u) << "the root is asked for";
+  }
+}
+
+// A life ends before it has all of the state; what it had is there for the next one.
+TEST(SlotStore, WhatALifeHadOfTheStateIsReusedByTheNext) {
+  const TempDir dir;
+  const Model model = a_model();
+  const auto source = state::testing::in_memory();
+  state::testing::fill(*source, model);
+  const state::Snapshot certified = state::testing::take(*source);
+  const Digest root = state::testing::digest_of(*source, certified);
+  const auto supply = [&](SlotStore& to, std::size_t objects) {  // how many were absent, up to that
+    std::size_t supplied = 0;
+    for (bool more = true; more && supplied < objects;) {
+      const auto missing = to.objects().missing(ObjectId{}, 1, 65'536);
+      more = !missing.wants.empty();
+      if (!more) break;
+      if (missing.wants[0].kind == state::PartKind::kObject) ++supplied;
+      EXPECT_EQ(to.objects().supply(*source->part(certified, missing.wants[0])), Refusal::kNone);
+    }
+    return supplied;
+  };
+  {
+    Life life(dir.path / "slot");
+    life.store->objects().adopt(root);
+    life.store->adopted(kStable);
+    ASSERT_EQ(supply(*life.store, 300), 300u);
+    life.store->settled();
+    life.store->stable(kStable, *life.store->objects().snapshot());
+    const auto written = [&] { return life.store->objects().counters().written; };
+    ASSERT_TRUE(life.until([&] { return written() == 300; }));
+    EXPECT_EQ(life.store->persisted(), Seq{});
+  }
+  Life next(dir.path / "slot");
+  EXPECT_EQ(next.store->objects().read(ObjectId{0}).status, Status::kNone);
+  next.store->objects().adopt(root);
+  EXPECT_EQ(supply(*next.store, model.size()), model.size() - 300);
   state::testing::expect_equal(next.store->objects(), model);
 }
 

@@ -377,6 +377,23 @@ TEST(StateFetcher, TheBackgroundKeepsToItsRateAndWaitsForWhatIsUrgent) {
   EXPECT_EQ(net.touch(absent).status, state::Status::kDone);
 }
 
+TEST(StateFetcher, WhileTheBackgroundIsHeldOnlyWhatIsUrgentIsAskedFor) {
+  Origin origin(12, 1'000, 1'000);
+  const auto store = in_memory();
+  Net net({.bytes_per_second = 8u << 20}, origin, *store);
+  net.fetcher->hold(true);
+  net.begin(Seq{128}, origin.publish(Seq{128}));
+  for (int i = 0; i < 100; ++i) net.turn();
+  EXPECT_EQ(net.asked, 0u);
+  const ObjectId touched{origin.model.begin()->first};
+  for (int i = 0; i < 100 && net.touch(touched).status == state::Status::kMissing; ++i) net.turn();
+  EXPECT_EQ(net.touch(touched).status, state::Status::kDone);
+  EXPECT_EQ(net.asked, 1u);
+  net.fetcher->hold(false);
+  ASSERT_TRUE(net.run(kMinutes));
+  expect_equal(*store, origin.model);
+}
+
 // The head goes on; the sources drop the snapshot that it began with; what is absent is the same in a later one.
 TEST(StateFetcher, GoesOnWithALaterSnapshotThatTheHeadHasPassed) {
   Origin origin(11, 1'000, 1'000);
