@@ -36,7 +36,7 @@ constexpr auto kFillLimit = milliseconds(60'000);  // without any progress
 constexpr auto kHealLimit = milliseconds(60'000);
 constexpr std::uint64_t kLeastBytesPerMs = 4'000;  // of a state that is fetched whole
 constexpr auto kQuiet = milliseconds(1'500);       // of load before each fault, besides waiting for health
-constexpr std::uint32_t kAttemptsMax = 3;          // at a run that something else came across
+constexpr std::uint32_t kDisturbedMax = 10;        // recoveries that something else came across
 
 struct Flags {
   std::vector<std::uint64_t> state = {10u << 20};
@@ -97,6 +97,8 @@ class Patient {
   Result<void> start(const std::string& dir);
   Result<void> fill();
   Result<std::vector<Recovery>> recover();
+  // Recoveries that do not count: the sleeper was awake already, or was replaced before it had all of the state.
+  [[nodiscard]] std::uint32_t disturbed() const { return disturbed_; }
 
  private:
   Result<void> await(const std::function<bool()>& done, milliseconds limit, std::string_view what);
@@ -106,7 +108,7 @@ class Patient {
   [[nodiscard]] bool is_healthy() const;
   Result<void> inject(std::uint32_t slot);
   Result<std::optional<Recovery>> recover_once(std::size_t number);
-  [[nodiscard]] std::optional<Recovery> measured(Clock::time_point fault, std::uint32_t sleeper) const;
+  [[nodiscard]] std::optional<Recovery> measured(const json& told, Clock::time_point fault) const;
 
   BenchLoop& loop_;
   const Flags& flags_;
@@ -121,6 +123,7 @@ class Patient {
   bool asking_ = false;
   Clock::time_point look_at_;
   std::optional<std::uint32_t> woken_;
+  std::uint32_t disturbed_ = 0;
 };
 
 Result<void> Patient::start(const std::string& dir) {
@@ -244,8 +247,8 @@ Result<void> Patient::inject(std::uint32_t slot) {
   return Error{fmt::format("the fault was not injected: {}", answer->value("error", "no reason given"))};
 }
 
-std::optional<Recovery> Patient::measured(Clock::time_point fault, std::uint32_t sleeper) const {
-  const json told = host_slot(sleeper);
+// From what its host tells of the woken slot.
+std::optional<Recovery> Patient::measured(const json& told, Clock::time_point fault) const {
   if (!told.is_object() || !told.contains("waking") || !load_->answered_at()) return std::nullopt;
   const json& waking = told["waking"];
   const auto fault_us = std::chrono::duration_cast<std::chrono::microseconds>(fault.time_since_epoch()).count();
@@ -265,7 +268,8 @@ std::optional<Recovery> Patient::measured(Clock::time_point fault, std::uint32_t
   return out;
 }
 
-// Nothing: the sleeper was awake before the fault; it does not count.
+// Nothing: the sleeper was awake before the fault, or was put to sleep before it had all of the state; it does not
+// count.
 Result<std::optional<Recovery>> Patient::recover_once(std::size_t number) {
   status_ = ClusterStatus();
   if (auto healthy = await([this] { return is_healthy(); }, kHealLimit, "a healthy cluster"); !healthy) {
@@ -274,9 +278,12 @@ Result<std::optional<Recovery>> Patient::recover_once(std::size_t number) {
   loop_.run_until(Clock::now() + kQuiet, [] { return false; });
   std::vector<std::uint32_t> active;
   std::uint32_t sleeper = 0;
+  std::uint64_t incarnation = 0;
   for (const SlotStatus& slot : status_.slots) {
     if (slot.active) active.push_back(slot.slot);
-    if (!slot.active) sleeper = slot.slot;
+    if (slot.active) continue;
+    sleeper = slot.slot;
+    incarnation = slot.incarnation;
   }
   // Not the one that was woken last, so that each life lasts for two runs.
   const std::uint32_t victim = active.front() == woken_ ? active.back() : active.front();
@@ -284,17 +291,24 @@ Result<std::optional<Recovery>> Patient::recover_once(std::size_t number) {
   if (auto injected = inject(victim); !injected) return Error{injected.error()};
   load_->watch_next();
   std::optional<Recovery> out;
+  bool replaced = false;
   const milliseconds limit = kHealLimit + milliseconds(bytes_ / kLeastBytesPerMs);
   auto look_at = Clock::now();
   const auto seen = [&] {
     if (Clock::now() < look_at) return false;
     look_at = Clock::now() + kLookEvery;
-    out = measured(fault, sleeper);
-    return out.has_value();
+    const json told = host_slot(sleeper);
+    replaced = told.is_object() && told.value("incarnation", incarnation) != incarnation;
+    if (!replaced) out = measured(told, fault);
+    return replaced || out.has_value();
   };
   if (auto done = await(seen, limit, "the end of a recovery"); !done) return Error{done.error()};
   woken_ = sleeper;
-  if (out->detect_ms < 0) return std::optional<Recovery>();
+  if (replaced || out->detect_ms < 0) {
+    say(fmt::format("{}: recovery {}: {}", in_units(bytes_), number + 1,
+                    replaced ? "the woken replica was replaced" : "the replica was awake before the fault"));
+    return std::optional<Recovery>();
+  }
   say(fmt::format("{}: recovery {}: {}", in_units(bytes_), number + 1, describe(*out)));
   return out;
 }
@@ -302,10 +316,10 @@ Result<std::optional<Recovery>> Patient::recover_once(std::size_t number) {
 Result<std::vector<Recovery>> Patient::recover() {
   std::vector<Recovery> out;
   load_->start();
-  for (std::uint32_t attempts = 0; out.size() < flags_.runs;) {
+  while (out.size() < flags_.runs) {
     const auto one = recover_once(out.size());
     if (!one) return Error{one.error()};
-    if (!*one && ++attempts == kAttemptsMax) return Error{"the sleeping replica was woken before the fault"};
+    if (!*one && ++disturbed_ == kDisturbedMax) return Error{"too many recoveries were disturbed by others"};
     if (*one) out.push_back(**one);
   }
   load_->stop();
@@ -316,9 +330,12 @@ Result<std::vector<Recovery>> Patient::recover() {
   return out;
 }
 
-void print(const Flags& flags, std::uint64_t bytes, const std::vector<Recovery>& runs) {
-  nlohmann::ordered_json out = {
-      {"state_bytes", bytes}, {"runs", runs.size()}, {"rate", flags.rate}, {"fault", flags.fault}};
+void print(const Flags& flags, std::uint64_t bytes, const std::vector<Recovery>& runs, std::uint32_t disturbed) {
+  nlohmann::ordered_json out = {{"state_bytes", bytes},
+                                {"runs", runs.size()},
+                                {"disturbed", disturbed},
+                                {"rate", flags.rate},
+                                {"fault", flags.fault}};
   for (const Column& column : kColumns) out[column.name] = rounded(median(runs, column.value));
   // The first sleeper has never run: it holds nothing of the state.
   out["all_state_ms_first"] = rounded(runs.front().all_state_ms);
@@ -326,7 +343,7 @@ void print(const Flags& flags, std::uint64_t bytes, const std::vector<Recovery>&
     std::cout << out.dump() << std::endl;
     return;
   }
-  std::cout << fmt::format("{}, median of {}:", in_units(bytes), runs.size());
+  std::cout << fmt::format("{}, median of {} ({} more disturbed):", in_units(bytes), runs.size(), disturbed);
   for (const Column& column : kColumns) std::cout << fmt::format(" {} {:.1f}", column.name, median(runs, column.value));
   std::cout << std::endl;
 }
@@ -341,7 +358,7 @@ Result<void> run(const Flags& flags) {
     if (auto filled = patient.fill(); !filled) return filled;
     const auto runs = patient.recover();
     if (!runs) return Error{runs.error()};
-    print(flags, bytes, *runs);
+    print(flags, bytes, *runs, patient.disturbed());
   }
   return {};
 }

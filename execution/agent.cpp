@@ -40,6 +40,7 @@ using std::chrono::milliseconds;
 
 constexpr std::size_t kForeseenMax = 512;  // requests whose needs are looked for at a time; each costs a run
 constexpr milliseconds kDrain{2'000};      // for the last votes of a slot whose service died
+constexpr milliseconds kStandstill{100};   // from which on a late tick is worth a word: votes are late too
 
 Micros monotonic_now() {
   return Micros{std::chrono::duration_cast<std::chrono::microseconds>(Clock::now().time_since_epoch()).count()};
@@ -144,6 +145,7 @@ class Agent::Impl final : public net::Handler, public Observer, public std::enab
   std::optional<agreement::AgentIdentity> identity_;
   std::optional<crypto::SecretKey> key_;  // of this incarnation
   Clock::time_point on_duty_since_;
+  Clock::time_point tick_at_;
   agreement::Duty duty_;  // as told
 
   std::unique_ptr<SlotStore> store_;
@@ -367,12 +369,14 @@ void Agent::Impl::serve() {
   if (!adapter_->state_is_in_store()) config.genuine = nullptr;
   executor_.emplace(config, store_->objects(), *this);
   for (const crypto::NodeEntry& node : cluster_.nodes) network_->dial(node.address, node.key);
-  node_seen_ = on_duty_since_ = Clock::now();
+  node_seen_ = on_duty_since_ = tick_at_ = Clock::now();
   spdlog::info("on duty as incarnation {} of slot {}", options_.incarnation.value, options_.slot.value);
   tick();
 }
 
 void Agent::Impl::tick() {
+  if (const auto late = std::chrono::duration_cast<milliseconds>(Clock::now() - tick_at_); late > kStandstill)
+    spdlog::info("nothing was done for {} ms", late.count());
   store_->tick(monotonic_now());
   with_executor([](Executor& executor) { executor.tick(monotonic_now()); });
   const bool connected =
@@ -384,7 +388,8 @@ void Agent::Impl::tick() {
   turn();
   put_out();
   if (!dying_.empty()) end_when_drained();
-  timer_.expires_after(milliseconds(cluster_.timing.tick_ms));
+  tick_at_ = Clock::now() + milliseconds(cluster_.timing.tick_ms);
+  timer_.expires_at(tick_at_);
   timer_.async_wait([self = shared_from_this()](const boost::system::error_code& error) {
     if (!error && !self->finished_) self->tick();
   });
@@ -572,8 +577,6 @@ void Agent::Impl::send_vote(const SharedBytes& bytes) {
   for (net::Channel* channel : nodes_) send(channel, bytes);
   if (duty_.voted_us) return;
   duty_.voted_us = on_duty_us();
-  spdlog::info("the first vote after {} ms: {} bytes came on demand, in {} questions", *duty_.voted_us / 1'000,
-               store_->fetched().urgent_bytes, store_->fetched().requests);
   if (!store_->fetching()) duty_.whole_us = duty_.voted_us;
   tell_duty();
 }

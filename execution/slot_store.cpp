@@ -47,6 +47,7 @@ Result<std::unique_ptr<SlotStore>> SlotStore::open(boost::asio::io_context& loop
 SlotStore::SlotStore(boost::asio::io_context& loop, const Options& options, std::unique_ptr<state::ObjectStore> store,
                      Callbacks callbacks)
     : callbacks_(std::move(callbacks)),
+      crowded_bytes_(options.store.path.empty() ? ~std::uint64_t{0} : options.store.memory_bytes / 16 * 15),
       store_(std::move(store)),
       fetcher_(options.fetcher, *store_),
       source_(options.source, *store_),
@@ -54,7 +55,6 @@ SlotStore::SlotStore(boost::asio::io_context& loop, const Options& options, std:
 
 void SlotStore::tick(Micros now) {
   now_ = now;
-  fetcher_.hold(now < settle_at_);
   fetcher_.tick(now);
   keeper_.tidy();
   turn();
@@ -63,7 +63,6 @@ void SlotStore::tick(Micros now) {
 void SlotStore::adopted(Seq n) {
   source_of_ = n;
   settle_at_ = Micros{now_.value + kSettle.value};
-  fetcher_.hold(true);
   fetcher_.begin(n);
   keeper_.tidy();
 }
@@ -76,7 +75,10 @@ void SlotStore::replays() {
 
 void SlotStore::settled() {
   settle_at_ = std::min(settle_at_, now_);
-  fetcher_.hold(false);
+}
+
+void SlotStore::pace() {
+  fetcher_.hold(now_ < settle_at_ || (fetcher_.active() && store_->counters().bytes_resident > crowded_bytes_));
 }
 
 void SlotStore::stable(Seq n, const state::Snapshot& snapshot) {
@@ -116,6 +118,7 @@ void SlotStore::digest(const Executor::ToDigest& task) {
 
 void SlotStore::turn() {
   source_.sent();
+  pace();
   StateFetcherOutput out;
   {
     const std::lock_guard lock(head_);  // it looks for what is absent

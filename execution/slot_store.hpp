@@ -10,7 +10,8 @@
 // a certified root leads to. A directory that some life did not live to open is removed.
 //
 // Neither fetching in the background nor the disk competes with the first votes on an adopted state: both wait until
-// settled(), or for kSettle.
+// settled(), or for kSettle. Nor does what is fetched fill memory faster than the keeper makes room in it, which would
+// be the loop's work then.
 //
 // Threads: everything on the loop's, without `head`. `head` is the mutex of the store's head: a mounted state file
 // system takes it on its own thread, and so does everybody here and elsewhere around what the store does not mark as
@@ -94,7 +95,10 @@ class SlotStore {
             Callbacks callbacks);
 
   Callbacks callbacks_;
+  void pace();
+
   std::mutex head_;
+  const std::uint64_t crowded_bytes_;  // resident ones, from which on nothing more is fetched in the background
   std::unique_ptr<state::ObjectStore> store_;
   StateFetcher fetcher_;
   StateSource source_;
