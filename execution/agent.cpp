@@ -1,10 +1,7 @@
 #include "execution/agent.hpp"
 
-#include <fcntl.h>
 #include <openssl/crypto.h>
-#include <openssl/rand.h>
 #include <spdlog/spdlog.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <boost/asio/local/stream_protocol.hpp>
@@ -27,6 +24,7 @@
 #include "execution/http_adapter.hpp"
 #include "execution/in_process_adapter.hpp"
 #include "execution/kv_service.hpp"
+#include "execution/reseed.hpp"
 #include "execution/slot_store.hpp"
 #include "net/channel.hpp"
 
@@ -39,20 +37,13 @@ using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
 constexpr std::size_t kForeseenMax = 512;  // requests whose needs are looked for at a time; each costs a run
+constexpr std::ptrdiff_t kForeseenAtOnce = 16;
+constexpr milliseconds kForesight{5};      // for all of them
 constexpr milliseconds kDrain{2'000};      // for the last votes of a slot whose service died
 constexpr milliseconds kStandstill{100};   // from which on a late tick is worth a word: votes are late too
 
 Micros monotonic_now() {
   return Micros{std::chrono::duration_cast<std::chrono::microseconds>(Clock::now().time_since_epoch()).count()};
-}
-
-// Fresh randomness for a guest that may be a copy of another: into the library's generator and the kernel's pool.
-void reseed(const std::array<std::uint8_t, 32>& entropy) {
-  RAND_seed(entropy.data(), static_cast<int>(entropy.size()));
-  const int fd = open("/dev/urandom", O_WRONLY | O_CLOEXEC);
-  if (fd < 0) return;
-  [[maybe_unused]] const ssize_t written = write(fd, entropy.data(), entropy.size());
-  close(fd);
 }
 
 }  // namespace
@@ -506,7 +497,13 @@ void Agent::Impl::foresee() {
       with_executor([this](Executor& executor) { return executor.upcoming(foreseen_, kForeseenMax); });
   if (!upcoming.empty()) {
     foreseen_ = upcoming.back().n;
-    adapter_->foresee(upcoming);
+    // The rest waits for its own turn: what is asked for must not wait for what may be dear to find out.
+    const auto until = Clock::now() + kForesight;
+    for (auto at = upcoming.begin(); at != upcoming.end() && Clock::now() < until;) {
+      const auto next = at + std::min<std::ptrdiff_t>(kForeseenAtOnce, upcoming.end() - at);
+      adapter_->foresee({at, next});
+      at = next;
+    }
   }
   waits_ = false;
 }
