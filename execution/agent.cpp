@@ -537,17 +537,14 @@ void Agent::Impl::carry_out(ExecutorOutput output) {
     return finish(output.ended);
   }
   if (output.adopted) {
-    const Seq n = output.adopted->state.n;
-    spdlog::info("adopted the stable state after batch {}", n.value);
-    store_->adopted(n);
+    spdlog::info("adopted the stable state after batch {}", output.adopted->state.n.value);
+    store_->adopted(output.adopted->state.n);
     voted_ = false;
-    restart_service();
-  }
-  if (output.replays) {
+  } else if (output.replays) {
     spdlog::warn("nobody has the stable state any more: the order is run again from batch 1");
     store_->replays();
-    restart_service();
   }
+  if (output.adopted || output.replays) restart_service();
   store_->want(output.wants);
   waits_ = waits_ || !output.wants.empty();
   for (const ExecutorOutput::SubscribeAt& at : output.subscribe) send(nodes_[at.to.value], encoded(at.subscribe));
