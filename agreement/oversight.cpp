@@ -325,9 +325,7 @@ void Oversight::State::apply(Seq n, const EpochChange& change) {
 void Oversight::State::convict(Seq n, SlotId slot) {
   const bool known = convictions.beyond_bound();
   convictions.convict(slot, agreed_time);
-  if (known || !convictions.beyond_bound()) return;
-  ++stats.not_deterministic;
-  report({.kind = EventKind::kNotDeterministic, .n = n, .epoch = table.epoch(), .slot = slot, .why = "convictions"});
+  if (!known && convictions.beyond_bound()) alarm_beyond_bound(n);
 }
 
 void Oversight::State::apply(Seq n, const Join& join) {

@@ -167,7 +167,29 @@ void Oversight::State::raise_mismatch(Seq n) {
   const SlotMask liars = wrong();
   const auto views = std::count_if(ballot->candidates.begin(), ballot->candidates.end(),
                                    [liars](const Ballot::Candidate& c) { return without(c.voters, liars) != 0; });
-  if (views >= 2) raise(Sign::kMismatch, n, std::nullopt);
+  if (views < 2) return;
+  alarm_if_beyond_bound(n, *ballot);
+  raise(Sign::kMismatch, n, std::nullopt);
+}
+
+// Whichever view is right: those of the others and who was convicted are more than g. Who was convicted may be away, so
+// that the batch neither closes nor hangs, and nobody else is convicted.
+void Oversight::State::alarm_if_beyond_bound(Seq n, const Ballot& ballot) {
+  const SlotMask convicted = convictions.convicted();
+  if (convicted == 0 || convictions.beyond_bound() || ballot.hung) return;  // said, or about to be
+  SlotMask voters = 0;
+  for (const Ballot::Candidate& view : ballot.candidates) voters |= view.voters;
+  const bool beyond = std::ranges::all_of(ballot.candidates, [&](const Ballot::Candidate& right) {
+    return size_of(convicted | without(voters, right.voters)) > table.g();
+  });
+  if (beyond) alarm_beyond_bound(n);
+}
+
+void Oversight::State::alarm_beyond_bound(Seq n) {
+  if (beyond_bound_at && !passed(*beyond_bound_at, kForgiven)) return;
+  beyond_bound_at = now;
+  ++stats.not_deterministic;
+  report({.kind = EventKind::kNotDeterministic, .n = n, .epoch = table.epoch(), .why = "convictions"});
 }
 
 // In a new epoch everything is looked at afresh.

@@ -131,6 +131,8 @@ struct Oversight::State {
   void open_episode(Sign sign, Seq n, std::optional<SlotId> slot);
   void report_diverged(Sign sign, Seq n, std::optional<SlotId> slot) const;
   void raise_mismatch(Seq n);
+  void alarm_if_beyond_bound(Seq n, const Ballot& ballot);
+  void alarm_beyond_bound(Seq n);
   void restart_signs();
   void update_episode();
   void send_wakes();
@@ -235,6 +237,7 @@ struct Oversight::State {
   std::optional<EpochChange> proposed;  // the last change handed out in this epoch
   Micros proposed_at;
   std::optional<Micros> convicted_since;
+  std::optional<Micros> beyond_bound_at;  // said
 };
 
 }  // namespace zz::agreement

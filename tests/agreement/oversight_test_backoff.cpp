@@ -155,6 +155,21 @@ TEST(OversightBackOff, MoreThanGWrongSlotsInAnHourAreAnAlarm) {
   EXPECT_EQ(desk.core->stats().not_deterministic, 1u) << "said once";
 }
 
+// The third was convicted and is not back, so the batch neither closes nor hangs, and nobody else is convicted.
+TEST(OversightBackOff, TwoThatDifferWhileTheConvictedIsAwayAreAnAlarm) {
+  OversightDesk desk(1, 1, with_quarantine);
+  desk.start();
+  convict_liar(desk, 0);
+  EXPECT_EQ(desk.core->stats().not_deterministic, 0u);
+  for (int i = 0; i < 3; ++i) {
+    const std::uint64_t n = desk.deliver();
+    for (const SlotId slot : desk.core->notice().active) desk.vote(slot.value, n, slot.value == 1 ? "one" : "other");
+  }
+  const auto alarms = desk.memory.of(EventKind::kNotDeterministic);
+  ASSERT_EQ(alarms.size(), 1u) << "said once";
+  EXPECT_EQ(alarms[0].why, "convictions");
+}
+
 // EX-13: of three replicas two agree by chance each time, and it is always another one that differs.
 TEST(OversightBackOff, Ex13AServiceThatIsNotDeterministicWakesThreeTimesAndThenRarely) {
   Troupe troupe(
