@@ -187,9 +187,8 @@ TEST_F(AcceptancePowerCut, OfAllNodesWithoutSyncIsNotPaperedOver) {
     Load load(cluster.cluster(), cluster.dir(), kOutstanding, Micros{5'000'000});
     load.begin();
     ASSERT_TRUE(load.run_until([&] { return load.accepted() > 100; }, 20s));
-    load.run_for(1'500ms);
-    const std::uint64_t ordered = cluster.ordered_by(NodeId{0});
-    load.run_for(100ms);
+    load.run_for(1'600ms);
+    const std::uint64_t ordered = cluster.ordered_by(NodeId{0});  // at once before the cut: a log is synced once a second
     cluster.kill_all();
     for (const crypto::NodeEntry& node : cluster.cluster().nodes) cluster.start(node.id);
     const std::uint64_t left = cluster.ordered_by(NodeId{0});
