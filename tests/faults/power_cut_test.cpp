@@ -188,7 +188,7 @@ TEST_F(AcceptancePowerCut, OfAllNodesWithoutSyncIsNotPaperedOver) {
     load.begin();
     ASSERT_TRUE(load.run_until([&] { return load.accepted() > 100; }, 20s));
     load.run_for(1'600ms);
-    const std::uint64_t ordered = cluster.ordered_by(NodeId{0});  // at once before the cut: a log is synced once a second
+    const std::uint64_t ordered = cluster.ordered_by(NodeId{0});  // at once before the cut: logs are synced each second
     cluster.kill_all();
     for (const crypto::NodeEntry& node : cluster.cluster().nodes) cluster.start(node.id);
     const std::uint64_t left = cluster.ordered_by(NodeId{0});
