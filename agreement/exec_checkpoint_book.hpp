@@ -86,6 +86,10 @@ class ExecCheckpointBook {
   // Slots that said what is settled for n; for checkpoints no longer held those that have spoken of n or later.
   [[nodiscard]] SlotMask agreeing(Seq n) const;
   [[nodiscard]] Seq last_word(SlotId slot) const { return last_word_[slot.value]; }
+  // The first checkpoint held that is later than the slot's last word: it owes none before.
+  [[nodiscard]] std::map<Seq, ExecCheckpoints>::const_iterator unspoken(SlotId slot) const {
+    return held_.upper_bound(last_word(slot));
+  }
   // g+1 others have said it, and the slot has said nothing of it or a later one.
   [[nodiscard]] bool owes(SlotId slot, Seq n, const ExecCheckpoints& words) const;
 

@@ -172,9 +172,14 @@ void Oversight::State::restart_root_signs() {
 // An active slot that has voted for a checkpoint, and says nothing of its state for as long as an execution may take:
 // the digest of a big state may take as long. Who is behind with its votes owes nothing yet.
 void Oversight::State::watch_roots() {
-  for (auto& [n, words] : roots.held()) {
+  const std::vector<SlotId> active = slots_of(table.active());
+  Seq spoken = book.closed_through();  // by all of them
+  for (const SlotId slot : active) spoken = std::min(spoken, roots.last_word(slot));
+  for (auto it = roots.held().lower_bound(spoken); it != roots.held().end(); ++it) {
+    auto& [n, words] = *it;
     if (n > book.closed_through()) return;
-    for (const SlotId slot : slots_of(without(table.active(), words.said))) {
+    for (const SlotId slot : active) {
+      if (contains(words.said, slot)) continue;
       if (book.last_vote(slot) < n || roots.last_word(slot) > n) continue;
       std::optional<Micros>& since = words.owed_since[slot.value];
       if (!since) since = now;
@@ -188,7 +193,8 @@ void Oversight::State::watch_roots() {
 // The first checkpoint that g+1 others have spoken of in time, and this slot has not.
 std::optional<Seq> Oversight::State::late_root(SlotId slot) const {
   if (in_grace(slot)) return std::nullopt;
-  for (const auto& [n, words] : roots.held()) {
+  for (auto it = roots.unspoken(slot); it != roots.held().end(); ++it) {
+    const auto& [n, words] = *it;
     const std::optional<Micros>& since = words.owed_since[slot.value];
     if (!since || !roots.owes(slot, n, words)) continue;
     if (passed(*since, spans.execution_timeout) && passed(words.agreed_at, spans.late)) return n;
@@ -197,7 +203,7 @@ std::optional<Seq> Oversight::State::late_root(SlotId slot) const {
 }
 
 bool Oversight::State::owes_root(SlotId slot) const {
-  return std::any_of(roots.held().begin(), roots.held().end(), [&](const auto& entry) {
+  return std::any_of(roots.unspoken(slot), roots.held().end(), [&](const auto& entry) {
     return entry.second.owed_since[slot.value] && roots.owes(slot, entry.first, entry.second);
   });
 }

@@ -39,8 +39,8 @@ Mentions mentions_in(const std::vector<Suspect>& proof, std::uint32_t enough) {
 std::vector<SlotId> slots_of(SlotMask set) {
   std::vector<SlotId> out;
   out.reserve(size_of(set));
-  for (std::uint16_t i = 0; i < kSlotsMax; ++i) {
-    if (contains(set, SlotId{i})) out.push_back(SlotId{i});
+  for (; set != 0; set = static_cast<SlotMask>(set & (set - 1))) {
+    out.push_back(SlotId{static_cast<std::uint16_t>(std::countr_zero(set))});
   }
   return out;
 }

@@ -158,11 +158,13 @@ void VoteBook::forget(SlotId slot) {
     std::erase_if(ballot.candidates, [](const Ballot::Candidate& candidate) { return candidate.voters == 0; });
   }
   last_vote_[slot.value] = began_at_[slot.value] = Seq{};
+  settled_through_ = Seq{};
 }
 
 void VoteBook::expect(SlotId slot, Seq after) {
   owing_ |= bit_of(slot);
   owes_after_[slot.value] = after;
+  settled_through_ = Seq{};
 }
 
 void VoteBook::release(SlotId slot) {
@@ -172,9 +174,8 @@ void VoteBook::release(SlotId slot) {
 
 std::optional<VoteBook::Debt> VoteBook::owed(SlotId slot) const {
   if (!contains(owing_, slot)) return std::nullopt;
-  for (std::size_t i = 0; i < ballots_.size(); ++i) {
-    const Seq n{first_held().value + i};
-    const Ballot& ballot = ballots_[i];
+  for (Seq n = std::max(first_held(), settled_through_.next()); n <= last_opened(); n = n.next()) {
+    const Ballot& ballot = *find(n);
     if (!ballot.closed || ballot.presumed || contains(ballot.voted, slot)) continue;
     if (n > std::max(owes_after_[slot.value], began_at_[slot.value])) return Debt{n, ballot.closed_at};
   }
@@ -203,6 +204,10 @@ void VoteBook::trim() {
   while (ballots_.size() > 1 && droppable(ballots_.front(), first_held())) {
     references_held_ -= ballots_.front().references;
     ballots_.pop_front();
+  }
+  settled_through_ = std::max(settled_through_, Seq{first_held().value - 1});
+  while (settled_through_ < last_opened() && settled(*find(settled_through_.next()), settled_through_.next())) {
+    settled_through_ = settled_through_.next();
   }
 }
 

@@ -144,6 +144,7 @@ class VoteBook {
   std::array<Seq, kSlotsMax> owes_after_{};
   std::array<Seq, kSlotsMax> began_at_{};
   SlotMask owing_ = 0;
+  Seq settled_through_;  // nobody owes votes up to here, whatever is closed yet: owed() need not look at the many held
 };
 
 }  // namespace zz::agreement
