@@ -146,6 +146,7 @@ void VoteBook::begin(SlotId slot, Seq n) {
   ZZ_ASSERT(n <= closed_through_);
   began_at_[slot.value] = n;
   last_vote_[slot.value] = std::max(last_vote_[slot.value], n);
+  settled_through_ = Seq{};
   trim();
 }
 
