@@ -32,11 +32,12 @@ bool strictly_ascending(const List& list, Key key) {
 }  // namespace
 
 Authority::Authority(const crypto::ClusterFile& cluster, ServiceId service, NodeId self, const crypto::SecretKey& key)
-    : cluster_(cluster), service_(service), self_(self), key_(key) {}
+    : cluster_(cluster), service_(service), self_(self), first_primary_(service.value % cluster.n()), key_(key) {}
 
 NodeId Authority::primary_of(View view) const {
   const std::uint64_t n = cluster_.n();
-  return NodeId{static_cast<std::uint16_t>((service_.value % n + view.value % n) % n)};  // any view: no wrap-around
+  const std::uint64_t sum = first_primary_ + view.value % n;  // any view: no wrap-around
+  return NodeId{static_cast<std::uint16_t>(sum < n ? sum : sum - n)};
 }
 
 void Authority::sign(Checkpoint& message) {
@@ -58,7 +59,10 @@ void Authority::sign(NewView& message) {
 }
 
 crypto::Signature Authority::sign_complaint(View view) {
-  return sign(complaint_fields(cluster_.id, service_, self_, view));
+  if (!complaint_ || complaint_->first != view) {
+    complaint_.emplace(view, sign(complaint_fields(cluster_.id, service_, self_, view)));
+  }
+  return complaint_->second;
 }
 
 Refusal Authority::check(const Checkpoint& message) {

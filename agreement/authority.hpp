@@ -17,7 +17,9 @@
 
 #include <cstdint>
 #include <deque>
+#include <optional>
 #include <set>
+#include <utility>
 
 #include "agreement/messages.hpp"
 #include "base/refusal.hpp"
@@ -69,10 +71,12 @@ class Authority {
   const crypto::ClusterFile& cluster_;
   ServiceId service_;
   NodeId self_;
+  std::uint64_t first_primary_;  // of view 0
   const crypto::SecretKey& key_;
   // Digests of (signer, fields, signature) that are good. Ordered: nobody can choose messages that make look-ups slow.
   std::set<Digest> remembered_;
   std::deque<Digest> oldest_;  // the same, first in, first out
+  std::optional<std::pair<View, crypto::Signature>> complaint_;  // the last one: it is said again with every PROGRESS
   std::uint64_t signature_checks_ = 0;
 };
 
