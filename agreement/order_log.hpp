@@ -48,6 +48,9 @@ class OrderStream {
   void voted(Seq n) {
     if (n > voted_) voted_ = n;
   }
+  [[nodiscard]] bool up_to_date(const OrderLog& log) const {
+    return !subscribed_ || (next_order_ > log.last() && (!bearer_ || next_batch_ > log.last()));
+  }
   // The next message to send, given what waits in the channel's queue; nothing when up to date or the window is shut.
   [[nodiscard]] std::optional<Body> next(const OrderLog& log, std::size_t queued_bytes);
 

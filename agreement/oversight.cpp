@@ -465,6 +465,11 @@ void Oversight::channel_down(SlotId slot, Incarnation incarnation) {
   watch.down_since = state_->now;
 }
 
+bool Oversight::has_output() {
+  if (state_->dirty) state_->review();
+  return !state_->out.empty();
+}
+
 OversightOutput Oversight::take_output() {
   if (state_->dirty) state_->review();
   return std::exchange(state_->out, {});

@@ -86,6 +86,10 @@ struct OversightOutput {
   };
   std::vector<Difference> differences;
   bool table_changed = false;  // send notice() to the hosts; close channels of dead incarnations
+  [[nodiscard]] bool empty() const {
+    return suspects.empty() && wakes.empty() && propose.empty() && closed.empty() && roots.empty() &&
+           differences.empty() && !table_changed;
+  }
 };
 
 struct OversightStats {
@@ -140,6 +144,8 @@ class Oversight final : public SystemRules {
   void channel_up(SlotId slot, Incarnation incarnation);
   void channel_down(SlotId slot, Incarnation incarnation);
 
+  // Whether take_output() would give anything: to be asked first where mostly it would not.
+  [[nodiscard]] bool has_output();
   [[nodiscard]] OversightOutput take_output();
 
   // The ordered table, for hosts.

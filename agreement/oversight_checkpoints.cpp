@@ -172,14 +172,14 @@ void Oversight::State::restart_root_signs() {
 // An active slot that has voted for a checkpoint, and says nothing of its state for as long as an execution may take:
 // the digest of a big state may take as long. Who is behind with its votes owes nothing yet.
 void Oversight::State::watch_roots() {
-  const std::vector<SlotId> active = slots_of(table.active());
-  Seq spoken = book.closed_through();  // by all of them
-  for (const SlotId slot : active) spoken = std::min(spoken, roots.last_word(slot));
+  Seq spoken = book.closed_through();  // by all active ones
+  for (std::uint16_t i = 0; i < slots.size(); ++i) {
+    if (table.is_active(SlotId{i})) spoken = std::min(spoken, roots.last_word(SlotId{i}));
+  }
   for (auto it = roots.held().lower_bound(spoken); it != roots.held().end(); ++it) {
     auto& [n, words] = *it;
     if (n > book.closed_through()) return;
-    for (const SlotId slot : active) {
-      if (contains(words.said, slot)) continue;
+    for (const SlotId slot : slots_of(without(table.active(), words.said))) {
       if (book.last_vote(slot) < n || roots.last_word(slot) > n) continue;
       std::optional<Micros>& since = words.owed_since[slot.value];
       if (!since) since = now;

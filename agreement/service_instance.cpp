@@ -404,6 +404,7 @@ void ServiceInstance::presume_closed() {
 }
 
 bool ServiceInstance::run_oversight() {
+  if (!oversight_.has_output()) return false;
   OversightOutput out = oversight_.take_output();
   for (Suspect& suspect : out.suspects) outlet_.to_all_nodes(wrap(std::move(suspect)));
   for (OversightOutput::WakeFor& wake : out.wakes) outlet_.to_host(wake.host, wrap(wake.wake));
@@ -493,7 +494,7 @@ void ServiceInstance::run_replies() {
 
 void ServiceInstance::run_streams() {
   for (auto& [slot, executor] : executors_) {
-    while (true) {
+    while (!executor.stream.up_to_date(log_)) {
       const std::size_t queued = outlet_.queued_bytes(service_, slot, executor.incarnation);
       std::optional<Body> body = executor.stream.next(log_, queued);
       if (!body || !outlet_.to_executor(service_, slot, executor.incarnation, wrap(std::move(*body)))) break;
