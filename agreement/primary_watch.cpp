@@ -216,10 +216,10 @@ void PrimaryWatch::observe(const Situation& situation) {
     held_ = situation.held;
     held_since_ = clock_;
   }
-  observe_heads(situation.primary ? std::vector<Head>{} : situation.heads, situation);
+  observe_heads(situation.primary ? std::span<const Head>{} : situation.heads, situation);
 }
 
-void PrimaryWatch::observe_heads(const std::vector<Head>& heads, const Situation& situation) {
+void PrimaryWatch::observe_heads(std::span<const Head> heads, const Situation& situation) {
   for (const ClientId id : situation.given_up) {
     Client& client = client_of(id);
     if (client.alone) client.wait.drop();

@@ -42,6 +42,7 @@
 #include <array>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -160,7 +161,7 @@ class PrimaryWatch {
   void begin_period();
   void advance(Micros now, const Situation& situation);
   void observe(const Situation& situation);
-  void observe_heads(const std::vector<Head>& heads, const Situation& situation);
+  void observe_heads(std::span<const Head> heads, const Situation& situation);
   void end_wait(Client& client);
   [[nodiscard]] bool silent();
   [[nodiscard]] std::optional<Complaint> judge_period(const Situation& situation);

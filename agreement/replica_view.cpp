@@ -43,9 +43,9 @@ void Replica::State::watch_primary() {
     situation.alone.push_back(requests.vouchers(head.client, head.session, head.number) < config.f);
   }
   for (const PrimaryWatch::Head& head : watched_heads) {
-    if (requests.gave_up(head)) situation.given_up.push_back(head.client);
+    const bool waits_on = std::binary_search(situation.heads.begin(), situation.heads.end(), head);
+    if (!waits_on && requests.gave_up(head)) situation.given_up.push_back(head.client);
   }
-  watched_heads = situation.heads;
   // After an outage the timeout is long, and a complaint that outlives its cause meets another outage's.
   const bool served =
       !complains_by_period && situation.heads.empty() && !situation.system_waits && situation.in_flight == 0;
@@ -59,6 +59,7 @@ void Replica::State::watch_primary() {
     watch.entered(view);
     say_progress({});
   }
+  watched_heads = std::move(situation.heads);
   review_complaints();
 }
 

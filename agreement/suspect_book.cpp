@@ -39,6 +39,7 @@ void SuspectBook::clear() {
 
 std::vector<Suspect> SuspectBook::fresh(Micros now) const {
   std::vector<Suspect> out;
+  out.reserve(held_);
   for (const std::optional<Entry>& entry : entries_) {
     if (entry && now.value - entry->heard_at.value < kSuspectLife.value) out.push_back(entry->suspect);
   }
