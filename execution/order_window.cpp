@@ -104,6 +104,7 @@ void OrderWindow::release(Slot& s) {
 }
 
 void OrderWindow::forget_undecided_of(NodeId from) {
+  if (undecided_bytes_ == 0) return;
   for (Slot& s : slots_) {
     if (s.held && !s.decided && s.holder == from) release(s);
   }
