@@ -42,7 +42,7 @@ void count(Counters& counters, std::string_view name, std::uint64_t by = 1);
 struct AdversaryWorld {
   const crypto::ClusterFile& cluster;
   NodeId self;
-  std::map<NodeId, const crypto::SecretKey*> keys;  // of the faulty nodes
+  const std::map<NodeId, const crypto::SecretKey*>& keys;  // of the faulty nodes
   Prng& prng;
   Counters& counters;  // "byzantine.<what was done>"
   Micros now;

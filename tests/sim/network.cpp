@@ -28,15 +28,6 @@ std::size_t Network::place(Party a, Party b) const {
   return node * kernel_.parties.count() + other;
 }
 
-const Network::Direction& Network::direction(Party from, Party to) const {
-  const bool from_node = kernel_.parties.is_node(from) && (!kernel_.parties.is_node(to) || from < to);
-  return link(from, to).directions[from_node ? 0 : 1];
-}
-
-Network::Direction& Network::direction(Party from, Party to) {
-  return const_cast<Direction&>(std::as_const(*this).direction(from, to));
-}
-
 std::optional<Party> Network::party_of(const crypto::Peer& peer) const {
   const Parties& parties = kernel_.parties;
   switch (peer.role) {
@@ -73,7 +64,7 @@ bool Network::send(Party from, Party to, const MessagePtr& message, std::int64_t
   const Parcel parcel{peers_[from], peers_[to], message};
   kernel_.witness->sent(kernel_.now, parcel);
   if (filter_ && filter_(parcel)) return true;
-  Direction& way = direction(from, to);
+  Direction& way = between_them.directions[side(from, to)];
   const bool nodes = between_nodes(from, to);
   if (nodes) {
     if (way.cuts > 0) return true;
@@ -93,12 +84,12 @@ bool Network::send(Party from, Party to, const MessagePtr& message, std::int64_t
     way.stalled.push_back(message);
     return true;
   }
-  post(from, to, message, extra);
+  post(from, to, between_them, message, extra);
   return true;
 }
 
-void Network::post(Party from, Party to, const MessagePtr& message, std::int64_t extra) {
-  Direction& way = direction(from, to);
+void Network::post(Party from, Party to, Link& between_them, const MessagePtr& message, std::int64_t extra) {
+  Direction& way = between_them.directions[side(from, to)];
   const bool good = perfect(from, to);
   std::int64_t at = kernel_.now.value + delay(good) + extra;
   at = std::max(at, way.clogged_until);
@@ -107,7 +98,7 @@ void Network::post(Party from, Party to, const MessagePtr& message, std::int64_t
     at = std::max(at, way.last + 1);
     way.last = at;
   }
-  kernel_.queue.push(Micros{at}, {Happening::Kind::kDeliver, from, to, link(from, to).connection, message});
+  kernel_.queue.push(Micros{at}, {Happening::Kind::kDeliver, from, to, between_them.connection, message});
 }
 
 std::size_t Network::queued_bytes(Party from, Party to) const {
@@ -184,13 +175,14 @@ void Network::close(Party a, Party b) { take_down(a, b); }
 void Network::cut(Party from, Party to) { ++direction(from, to).cuts; }
 
 void Network::heal(Party from, Party to) {
-  Direction& way = direction(from, to);
+  Link& between_them = link(from, to);
+  Direction& way = between_them.directions[side(from, to)];
   if (way.cuts == 0) return;  // healed with the core
   if (--way.cuts > 0) return;
   std::deque<MessagePtr> stalled;
   stalled.swap(way.stalled);
-  if (!link(from, to).up) return;
-  for (const MessagePtr& message : stalled) post(from, to, message, 0);
+  if (!between_them.up) return;
+  for (const MessagePtr& message : stalled) post(from, to, between_them, message, 0);
 }
 
 void Network::heal_core() {

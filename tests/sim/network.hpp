@@ -95,14 +95,19 @@ class Network {
   [[nodiscard]] std::size_t place(Party a, Party b) const;
   [[nodiscard]] Link& link(Party a, Party b) { return links_[place(a, b)]; }
   [[nodiscard]] const Link& link(Party a, Party b) const { return links_[place(a, b)]; }
-  [[nodiscard]] Direction& direction(Party from, Party to);
-  [[nodiscard]] const Direction& direction(Party from, Party to) const;
+  [[nodiscard]] std::size_t side(Party from, Party to) const {
+    return kernel_.parties.is_node(from) && (!kernel_.parties.is_node(to) || from < to) ? 0 : 1;
+  }
+  [[nodiscard]] Direction& direction(Party from, Party to) { return link(from, to).directions[side(from, to)]; }
+  [[nodiscard]] const Direction& direction(Party from, Party to) const {
+    return link(from, to).directions[side(from, to)];
+  }
   [[nodiscard]] bool between_nodes(Party a, Party b) const {
     return kernel_.parties.is_node(a) && kernel_.parties.is_node(b);
   }
   [[nodiscard]] bool perfect(Party a, Party b) const { return kernel_.stable_phase && core_[a] && core_[b]; }
   [[nodiscard]] std::int64_t delay(bool perfect);
-  void post(Party from, Party to, const MessagePtr& message, std::int64_t extra);
+  void post(Party from, Party to, Link& between_them, const MessagePtr& message, std::int64_t extra);
   void dial(Party a, Party b, std::int64_t least, std::int64_t most);
   void take_down(Party a, Party b);
 
