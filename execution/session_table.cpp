@@ -9,6 +9,8 @@ namespace zz::execution {
 
 using layout::kGravesPerChunk;
 using layout::kRepliesPerPage;
+using layout::kReplyBytes;
+using layout::kSessionBytes;
 using layout::kSessionsPerPage;
 
 SessionTable::SessionTable(const SessionLimits& limits, state::ObjectStore& store)
@@ -33,7 +35,7 @@ SessionTable::Lookup SessionTable::look_up(ClientId client, SessionId session, R
   Lookup out;
   const Key key{client, session};
   if (const Session* known = find(key)) {
-    const Entry& entry = known->ring[number.value % ring_size_];
+    const Entry entry = entry_at(*known, number.value % ring_size_);
     if (number.value != 0 && entry.number == number) {
       out.verdict = Verdict::kRepeat;
       out.digest = entry.digest;
@@ -67,11 +69,13 @@ SessionTable::Session& SessionTable::open(const Key& key) {
 
 // A session that executed most recently gets its memory, its place and its turns.
 void SessionTable::settle_in(Session& session) {
-  session.ring.resize(ring_size_);
+  session.ring.resize(ring_size_ * kReplyBytes);
   session.waiting.resize(pages_);
   session.written.resize(pages_);
   if (session.place >= by_place_.size()) by_place_.resize(session.place + std::size_t{1});
   by_place_[session.place] = &session;
+  index_.resize(by_place_.size() * kSessionBytes);
+  put_index(session);
   index_changed_.resize((by_place_.size() + kSessionsPerPage - 1) / kSessionsPerPage);
   session.age = by_age_.insert(by_age_.end(), session.key);
   std::list<SessionId>& ages = by_client_[session.key.client];
@@ -134,22 +138,48 @@ void SessionTable::record(ClientId client, SessionId session, RequestNumber numb
   known->highest = std::max(known->highest, number);
   known->stamp = ++records_;
   const std::size_t at = number.value % ring_size_;
-  Entry& entry = known->ring[at];
-  ZZ_ASSERT(entry.number < number);
-  entry.number = number;
-  entry.digest = digest;
+  ZZ_ASSERT(entry_at(*known, at).number < number);
   const auto position = bodies_.append(body);
-  entry.position = position.value_or(0);
-  entry.length = position ? static_cast<std::uint32_t>(body.size()) : layout::kNoBody;
+  const std::uint32_t length = position ? static_cast<std::uint32_t>(body.size()) : layout::kNoBody;
+  put_entry(*known, at, {number, digest, position.value_or(0), length});
+  put_index(*known);
   changed(*known, at);
 }
 
 BodyLog::Found SessionTable::cached(ClientId client, SessionId session, RequestNumber number) const {
   const auto it = sessions_.find(Key{client, session});
   if (it == sessions_.end() || number.value == 0) return {};
-  const Entry& entry = it->second.ring[number.value % ring_size_];
+  const Entry entry = entry_at(it->second, number.value % ring_size_);
   if (entry.number != number || entry.length == layout::kNoBody) return {};
   return bodies_.read(entry.position, entry.length);
+}
+
+// ---- encoding --------------------------------------------------------------------------------------------------
+
+SessionTable::Entry SessionTable::entry_at(const Session& session, std::size_t at) {
+  layout::Reader in(ByteView(session.ring).subspan(at * kReplyBytes, kReplyBytes));
+  Entry out;
+  out.number = RequestNumber{in.u64()};
+  out.digest = in.digest();
+  out.position = in.u64();
+  out.length = in.u32();
+  return out;
+}
+
+void SessionTable::put_entry(Session& session, std::size_t at, const Entry& entry) {
+  layout::InPlace out(session.ring.data() + at * kReplyBytes);
+  out.u64(entry.number.value);
+  out.digest(entry.digest);
+  out.u64(entry.position);
+  out.u32(entry.length);
+}
+
+void SessionTable::put_index(const Session& session) {
+  layout::InPlace out(index_.data() + session.place * kSessionBytes);
+  out.u32(session.key.client.value);
+  out.u64(session.key.session.value);
+  out.u64(session.highest.value);
+  out.u64(session.stamp);
 }
 
 // ---- writing ---------------------------------------------------------------------------------------------------
@@ -160,7 +190,7 @@ void SessionTable::changed(Session& session, std::size_t at) {
   if (session.waiting[page]) return;
   session.waiting[page] = true;
   waiting_.push_back({session.place, page});
-  if (waiting_.size() <= limits_.sessions_max) return;
+  if (waiting_.size() <= kPagesWaitingMax) return;
   write_page(waiting_.front());
   waiting_.pop_front();
 }
@@ -172,29 +202,14 @@ void SessionTable::write_page(const PageAt& at) {
   session.waiting[at.page] = false;
   session.written[at.page] = true;
   const std::size_t first = std::size_t{at.page} * kRepliesPerPage;
-  const std::size_t last = std::min(first + kRepliesPerPage, ring_size_);
-  layout::Writer out(layout::kReplyBytes * kRepliesPerPage);
-  for (std::size_t i = first; i < last; ++i) {
-    const Entry& entry = session.ring[i];
-    out.u64(entry.number.value);
-    out.digest(entry.digest);
-    out.u64(entry.position);
-    out.u32(entry.length);
-  }
-  write(ring_page(at), out.bytes());
+  const std::size_t entries = std::min(kRepliesPerPage, ring_size_ - first);
+  write(ring_page(at), ByteView(session.ring).subspan(first * kReplyBytes, entries * kReplyBytes));
 }
 
 void SessionTable::write_index(std::size_t page) {
-  layout::Writer out(layout::kSessionBytes * kSessionsPerPage);
-  const std::size_t last = std::min((page + 1) * kSessionsPerPage, by_place_.size());
-  for (std::size_t i = page * kSessionsPerPage; i < last; ++i) {
-    const Session& session = *by_place_[i];
-    out.u32(session.key.client.value);
-    out.u64(session.key.session.value);
-    out.u64(session.highest.value);
-    out.u64(session.stamp);
-  }
-  write(layout::index_page(page), out.bytes());
+  const std::size_t first = page * kSessionsPerPage;
+  const std::size_t entries = std::min(kSessionsPerPage, by_place_.size() - first);
+  write(layout::index_page(page), ByteView(index_).subspan(first * kSessionBytes, entries * kSessionBytes));
 }
 
 void SessionTable::write(state::ObjectId id, ByteView bytes) {
@@ -221,7 +236,7 @@ state::Totals SessionTable::reserve(const SessionLimits& limits) {
   const std::uint64_t graves = kGravesPerSession * std::uint64_t{limits.sessions_max} / kGravesPerChunk + 3;
   state::Totals out = BodyLog::reserve(limits.reply_bytes_max);
   out.objects += pages + index + graves;
-  out.bytes += pages * kRepliesPerPage * layout::kReplyBytes + index * kSessionsPerPage * layout::kSessionBytes +
+  out.bytes += pages * kRepliesPerPage * kReplyBytes + index * kSessionsPerPage * kSessionBytes +
                graves * kGravesPerChunk * layout::kGraveBytes;
   return out;
 }
@@ -253,7 +268,7 @@ std::string SessionTable::load_index(const Counts& counts) {
   for (std::uint64_t at = 0; at < counts.sessions; at += kSessionsPerPage) {
     const std::uint64_t entries = std::min<std::uint64_t>(kSessionsPerPage, counts.sessions - at);
     const auto page = page_of(layout::index_page(at / kSessionsPerPage));
-    if (!page || page->size() != entries * layout::kSessionBytes) return "a page of sessions has a wrong length";
+    if (!page || page->size() != entries * kSessionBytes) return "a page of sessions has a wrong length";
     layout::Reader in(page->view());
     for (std::uint64_t i = 0; i < entries; ++i) {
       Session session;
@@ -286,19 +301,15 @@ std::string SessionTable::load_ring(Session& session) {
     if (read.status == state::Status::kNone) continue;
     const std::size_t first = std::size_t{page} * kRepliesPerPage;
     const std::size_t last = std::min(first + kRepliesPerPage, ring_size_);
-    if (read.status != state::Status::kDone || read.bytes.size() != (last - first) * layout::kReplyBytes) {
+    const ByteView bytes = read.bytes.view();
+    if (read.status != state::Status::kDone || bytes.size() != (last - first) * kReplyBytes) {
       return "a page of replies has a wrong length";
     }
     session.written[page] = true;
-    layout::Reader in(read.bytes.view());
+    std::copy(bytes.begin(), bytes.end(), session.ring.begin() + static_cast<std::ptrdiff_t>(first * kReplyBytes));
     for (std::size_t i = first; i < last; ++i) {
-      Entry& entry = session.ring[i];
-      entry.number = RequestNumber{in.u64()};
-      entry.digest = in.digest();
-      entry.position = in.u64();
-      entry.length = in.u32();
-      if (entry.number.value == 0) continue;
-      if (entry.number.value % ring_size_ != i || entry.number > session.highest) {
+      const std::uint64_t number = entry_at(session, i).number.value;
+      if (number != 0 && (number % ring_size_ != i || number > session.highest.value)) {
         return "a reply stands where it cannot be";
       }
     }

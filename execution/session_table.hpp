@@ -4,9 +4,10 @@
 // is what makes an ordered request run at most once, and it is part of the replicated state: it stands in the slot's
 // object store (slot_layout.hpp), where equal prefixes of the order give equal objects.
 //
-// Numbers and digests are in memory, and written page by page: a page that was changed waits among sessions_max others
-// for more changes; what still waits is written by save(). Bodies are in a BodyLog. So a request costs a share of a
-// write, and save() what the configuration says, however many requests there were.
+// Numbers and digests are in memory, encoded as they stand in the store, and written page by page: a page that was
+// changed waits among kPagesWaitingMax others for more changes; what still waits is written by save(). Bodies are in a
+// BodyLog. So a request costs a write of a page at most, and save(), for which execution stops, kPagesWaitingMax of
+// them, however many requests and sessions there were.
 //
 // One thread, that of the store's head; the store must outlive it. No clock, no IO. Every bound is enforced by a rule
 // that looks only at the order of record() calls.
@@ -38,6 +39,9 @@ namespace zz::execution {
 
 // Evicted sessions that are remembered, per session that is kept.
 inline constexpr std::size_t kGravesPerSession = 16;
+// Changed pages of replies that are not written yet. More of them make a checkpoint's pause longer, fewer make more
+// requests write a page each: when more sessions than this take turns, all do.
+inline constexpr std::size_t kPagesWaitingMax = 256;
 
 struct SessionLimits {
   std::uint32_t client_window = 256;  // numbers a client may have outstanding; twice that is kept
@@ -108,7 +112,7 @@ class SessionTable {
     std::uint32_t place = 0;
     RequestNumber highest;
     std::uint64_t stamp = 0;                 // of its last record(), counted over all sessions
-    std::vector<Entry> ring;                 // by number modulo its size
+    Bytes ring;                              // encoded entries, by number modulo their number
     std::vector<bool> waiting;               // pages to be written
     std::vector<bool> written;               // pages that have an object
     std::list<Key>::iterator age;            // in by_age_
@@ -131,6 +135,9 @@ class SessionTable {
   std::uint32_t evict(const Key& key);
   void bury(const Key& key);
   void settle_in(Session& session);
+  [[nodiscard]] static Entry entry_at(const Session& session, std::size_t at);
+  static void put_entry(Session& session, std::size_t at, const Entry& entry);
+  void put_index(const Session& session);
   void changed(Session& session, std::size_t at);
   void write_page(const PageAt& at);
   void write_index(std::size_t page);
@@ -146,6 +153,7 @@ class SessionTable {
   std::uint32_t pages_;  // of a ring
   std::map<Key, Session> sessions_;
   std::vector<Session*> by_place_;
+  Bytes index_;                                         // encoded, by place
   std::list<Key> by_age_;                               // front: executed least recently
   std::map<ClientId, std::list<SessionId>> by_client_;  // the same order, per client; no list is empty
   std::set<Key> graves_;

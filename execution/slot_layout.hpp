@@ -74,6 +74,24 @@ class Writer {
   Bytes out_;
 };
 
+// Writes over what is there; the place must be long enough.
+class InPlace {
+ public:
+  explicit InPlace(std::uint8_t* at) : at_(at) {}
+  void u32(std::uint32_t value) { number(value, 4); }
+  void u64(std::uint64_t value) { number(value, 8); }
+  void digest(const Digest& value) {
+    std::memcpy(at_, value.bytes.data(), value.bytes.size());
+    at_ += value.bytes.size();
+  }
+
+ private:
+  void number(std::uint64_t value, std::size_t bytes) {
+    for (std::size_t i = 0; i < bytes; ++i) *at_++ = static_cast<std::uint8_t>(value >> (8 * i));
+  }
+  std::uint8_t* at_;
+};
+
 // What is not there reads as zero; ok() says whether everything was.
 class Reader {
  public:

@@ -164,6 +164,26 @@ TEST(SessionTable, EqualHistoriesGiveEqualTablesAndDifferentOnesDoNot) {
   EXPECT_NE(a.root(), b.root());
 }
 
+// Execution stops for save().
+TEST(SessionTable, ACheckpointWritesAFewPagesHoweverManySessionsTookPart) {
+  constexpr std::uint64_t kSessions = 4 * kPagesWaitingMax;
+  const SessionLimits wide{8, kSessions, 1u << 20, kSessions};
+  Table table(wide);
+  Table often(wide);
+  for (std::uint64_t number = 1; number <= 3; ++number) {
+    for (std::uint64_t session = 1; session <= kSessions; ++session) {
+      run(table, session, number);
+      run(often, session, number);
+      if (session % 100 == 0) static_cast<void>(often.save());
+    }
+    const std::uint64_t before = table.store->totals().objects;
+    EXPECT_GE(before + kPagesWaitingMax, kSessions);
+    static_cast<void>(table.save());
+    EXPECT_LE(table.store->totals().objects - before, kPagesWaitingMax + kSessions / layout::kSessionsPerPage + 2);
+  }
+  EXPECT_EQ(table.root(), often.root()) << "when a page is written shows in the state";
+}
+
 TEST(SessionTable, LookingUpChangesNothing) {
   Table table(limits(4, 2));
   run(table, 1, 1);
