@@ -172,6 +172,7 @@ Result<void> Agent::Impl::open_store() {
     with_executor([](Executor& executor) { executor.start_over(); });
     schedule_turn();
   };
+  callbacks.failed = [this](const std::string& why) { on_service_died(why); };
   auto store = SlotStore::open(loop_, store_options(cluster_, options_), std::move(callbacks));
   if (!store) return Error{store.error()};
   store_ = std::move(*store);

@@ -47,7 +47,7 @@ Result<std::unique_ptr<SlotStore>> SlotStore::open(boost::asio::io_context& loop
 SlotStore::SlotStore(boost::asio::io_context& loop, const Options& options, std::unique_ptr<state::ObjectStore> store,
                      Callbacks callbacks)
     : callbacks_(std::move(callbacks)),
-      crowded_bytes_(options.store.path.empty() ? ~std::uint64_t{0} : options.store.memory_bytes / 16 * 15),
+      memory_bytes_(options.store.path.empty() ? ~std::uint64_t{0} : options.store.memory_bytes),
       store_(std::move(store)),
       fetcher_(options.fetcher, *store_),
       source_(options.source, *store_),
@@ -56,8 +56,16 @@ SlotStore::SlotStore(boost::asio::io_context& loop, const Options& options, std:
 void SlotStore::tick(Micros now) {
   now_ = now;
   fetcher_.tick(now);
+  watch_disk();
   keeper_.tidy();
   turn();
+}
+
+void SlotStore::watch_disk() {
+  const std::string error = store_->disk_error();
+  if (error.empty()) return;
+  if (!std::exchange(disk_failed_, true)) spdlog::error("{}; nothing more is written", error);
+  if (store_->counters().bytes_resident > memory_bytes_) callbacks_.failed(error + "; memory alone does not do");
 }
 
 void SlotStore::adopted(Seq n) {
@@ -73,17 +81,16 @@ void SlotStore::replays() {
   keeper_.tidy();
 }
 
-void SlotStore::settled() {
-  settle_at_ = std::min(settle_at_, now_);
-}
+void SlotStore::settled() { settle_at_ = std::min(settle_at_, now_); }
 
 void SlotStore::pace() {
-  fetcher_.hold(now_ < settle_at_ || (fetcher_.active() && store_->counters().bytes_resident > crowded_bytes_));
+  const auto crowded = [this] { return store_->counters().bytes_resident > memory_bytes_ / 16 * 15; };
+  fetcher_.hold(now_ < settle_at_ || (fetcher_.active() && crowded()));
 }
 
 void SlotStore::stable(Seq n, const state::Snapshot& snapshot) {
   if (fetcher_.active() && n > std::exchange(source_of_, n)) fetcher_.rebase(n);
-  if (persisting_ || now_ < std::max(persist_at_, settle_at_) || !snapshot) return;
+  if (persisting_ || disk_failed_ || now_ < std::max(persist_at_, settle_at_) || !snapshot) return;
   persisting_ = true;
   keeper_.persist(snapshot, {}, [this, n](const Result<void>& done) {
     persisting_ = false;

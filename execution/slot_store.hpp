@@ -13,6 +13,9 @@
 // settled(), or for kSettle. Nor does what is fetched fill memory faster than the keeper makes room in it, which would
 // be the loop's work then.
 //
+// After the disk failed, by being full, say, nothing is written to it any more. A state that fits into memory lives on
+// there; with one that does not, this life ends (Callbacks::failed).
+//
 // Threads: everything on the loop's, without `head`. `head` is the mutex of the store's head: a mounted state file
 // system takes it on its own thread, and so does everybody here and elsewhere around what the store does not mark as
 // "beside".
@@ -48,9 +51,10 @@ class SlotStore {
   struct Callbacks {
     std::function<void(NodeId, agreement::Body)> send;
     std::function<void(Seq, const Digest&)> digested;
-    std::function<void()> supplied;  // parts came that somebody waits for
-    std::function<void()> whole;     // nothing of the adopted state is absent any more
-    std::function<void()> stale;     // nobody gives what is wanted: a newer certificate may help
+    std::function<void()> supplied;                      // parts came that somebody waits for
+    std::function<void()> whole;                         // nothing of the adopted state is absent any more
+    std::function<void()> stale;                         // nobody gives what is wanted: a newer certificate may help
+    std::function<void(const std::string& why)> failed;  // it cannot go on for long; said at every tick
   };
 
   static constexpr Micros kPersistEvery{10'000'000};
@@ -94,11 +98,12 @@ class SlotStore {
   SlotStore(boost::asio::io_context& loop, const Options& options, std::unique_ptr<state::ObjectStore> store,
             Callbacks callbacks);
 
-  Callbacks callbacks_;
   void pace();
+  void watch_disk();
 
+  Callbacks callbacks_;
   std::mutex head_;
-  const std::uint64_t crowded_bytes_;  // resident ones, from which on nothing more is fetched in the background
+  const std::uint64_t memory_bytes_;
   std::unique_ptr<state::ObjectStore> store_;
   StateFetcher fetcher_;
   StateSource source_;
@@ -109,6 +114,7 @@ class SlotStore {
   Micros persist_at_;  // not before
   Seq persisted_;
   bool persisting_ = false;
+  bool disk_failed_ = false;
   StateKeeper keeper_;  // last: its thread works on the store
 };
 

@@ -3,7 +3,7 @@
 // Disk: the object store's records, in RocksDB. Any thread; commit() by one at a time.
 //
 //   PATH/objects              the RocksDB directory: column families default (records), spill, meta
-//   PATH/objects.damaged-<i>  set aside, for people
+//   PATH/objects.damaged      the last one that was damaged, set aside for people
 //
 // Invariants:
 //  1. A batch is written whole or not at all, and batches in order. What the last synced batch says survives a power
@@ -42,7 +42,7 @@ class Disk {
     std::unique_ptr<Disk> disk;
     std::optional<Manifest> manifest;
     std::optional<Manifest> part;  // of a later snapshot, as far as it was written
-    std::string damage;  // what was found wrong; else empty
+    std::string damage;            // what was found wrong; else empty
   };
   // Errors: not permitted, no space, in use, written by a newer program.
   static Result<Opened> open(const std::string& path);

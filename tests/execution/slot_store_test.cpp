@@ -1,9 +1,8 @@
-#include "execution/slot_store.hpp"
-
 #include <gtest/gtest.h>
 
 #include <fstream>
 
+#include "tests/execution/slot_life.hpp"
 #include "tests/execution/state/store_test_model.hpp"
 #include "tests/execution/temp_dir.hpp"
 
@@ -14,47 +13,10 @@ namespace fs = std::filesystem;
 using state::ObjectId;
 using state::Status;
 using state::testing::Model;
+using testing::Life;
 using ::zz::execution::testing::TempDir;
 
 constexpr Seq kStable{7};
-
-// The store of one life, which begins with tick() as an agent does.
-struct Life {
-  explicit Life(const fs::path& path) {
-    SlotStore::Options options;
-    options.store.path = path.string();
-    options.source.nodes = 4;
-    SlotStore::Callbacks callbacks;
-    callbacks.send = [this](NodeId, agreement::Body body) { sent.push_back(std::move(body)); };
-    callbacks.digested = [](Seq, const Digest&) {};
-    callbacks.supplied = [] {};
-    callbacks.whole = [this] { ++whole; };
-    callbacks.stale = [] {};
-    auto opened = SlotStore::open(loop, options, std::move(callbacks));
-    if (!opened) {
-      ADD_FAILURE() << opened.error();
-      return;
-    }
-    store = std::move(*opened);
-    store->tick(Micros{1});
-  }
-  bool until(const std::function<bool()>& done) {
-    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
-    while (!done() && std::chrono::steady_clock::now() < deadline) loop.run_for(std::chrono::milliseconds(5));
-    return done();
-  }
-  state::Snapshot digested() {
-    state::Snapshot snapshot = *store->objects().snapshot();
-    static_cast<void>(state::testing::digest_of(store->objects(), snapshot));
-    return snapshot;
-  }
-
-  boost::asio::io_context loop;
-  boost::asio::executor_work_guard<boost::asio::io_context::executor_type> guard{loop.get_executor()};
-  std::vector<agreement::Body> sent;
-  int whole = 0;
-  std::unique_ptr<SlotStore> store;
-};
 
 Model a_model() {
   Model model;
