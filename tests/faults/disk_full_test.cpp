@@ -1,12 +1,13 @@
-// A node whose disk is full, with real processes.
+// A node or a slot whose disk is full, with real processes.
 
-#include <fcntl.h>
 #include <gtest/gtest.h>
-#include <sched.h>
-#include <sys/mount.h>
 
+#include <optional>
+
+#include "client/client.hpp"
 #include "tests/faults/fault_cluster.hpp"
 #include "tests/faults/load.hpp"
+#include "tests/support/small_disk.hpp"
 
 namespace zz::test {
 namespace {
@@ -18,42 +19,29 @@ constexpr NodeId kFull{3};
 // Ends the cluster, then takes the small file system away, so that the directory can go.
 struct Unmount {
   FaultCluster& cluster;
+  std::optional<SmallDisk>& disk;
   ~Unmount() {
     cluster.stop();
-    ::umount2(cluster.data(kFull).c_str(), MNT_DETACH);
+    disk.reset();
   }
 };
 
-// Takes every byte that is left.
-void fill(const std::string& path) {
-  const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
-  ASSERT_GE(fd, 0);
-  const std::vector<char> bytes(4'096, 'x');
-  while (::write(fd, bytes.data(), bytes.size()) > 0) continue;
-  EXPECT_EQ(errno, ENOSPC);
-  ::close(fd);
-}
-
 TEST(Acceptance, ST08_ANodeWithoutDiskSpaceStopsAndTheOthersGoOn) {
-  if (::unshare(CLONE_NEWNS) != 0 || ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) {
-    GTEST_SKIP() << "this machine does not let us mount: " << std::strerror(errno);
-  }
-  bool mounted = false;
+  if (!mounts_are_own()) GTEST_SKIP() << "this machine does not let us mount: " << std::strerror(errno);
+  std::optional<SmallDisk> disk;
   FaultClusterOptions options;
   options.prepare = [&](const std::string& dir) {
-    const std::string place = dir + "/data/node-" + std::to_string(kFull.value);
-    mounted = ::mount("zz", place.c_str(), "tmpfs", 0, "size=64m,mode=700") == 0;
+    disk.emplace(dir + "/data/node-" + std::to_string(kFull.value), 64);
   };
   FaultCluster cluster(options);
-  ASSERT_TRUE(mounted) << std::strerror(errno);
-  const Unmount unmount{cluster};
+  ASSERT_TRUE(disk && disk->mounted());
+  const Unmount unmount{cluster, disk};
   ASSERT_TRUE(cluster.serves());
   Load load(cluster.cluster(), cluster.dir(), 16, Micros{60'000'000});
   load.begin();
   ASSERT_TRUE(load.run_until([&] { return load.accepted() > 500; }, 20s));
 
-  const std::string ballast = cluster.data(kFull) + "/ballast";
-  ASSERT_NO_FATAL_FAILURE(fill(ballast));
+  ASSERT_NO_FATAL_FAILURE(disk->fill());
   EXPECT_TRUE(load.run_until([&] { return !cluster.running(kFull); }, 20s)) << "it runs on with a full disk";
   const std::string words = cluster.said_by(kFull);
   EXPECT_NE(words.find("No space left"), std::string::npos) << words;
@@ -61,7 +49,7 @@ TEST(Acceptance, ST08_ANodeWithoutDiskSpaceStopsAndTheOthersGoOn) {
   const std::size_t accepted = load.accepted();
   EXPECT_TRUE(load.run_until([&] { return load.accepted() > accepted + 1'000; }, 20s)) << "the others do not go on";
 
-  ASSERT_TRUE(std::filesystem::remove(ballast));
+  disk->empty();
   cluster.start(kFull);
   EXPECT_TRUE(cluster.time_to_catch_up(kFull, 30s, [&] { load.run_for(50ms); })) << cluster.said_by(kFull);
   const auto words_now = cluster.status();
@@ -70,6 +58,54 @@ TEST(Acceptance, ST08_ANodeWithoutDiskSpaceStopsAndTheOthersGoOn) {
 
   expect_whole(load);
   report({{"test", "ST-08"}, {"passed", !HasFailure()}, {"accepted", load.accepted()}});
+}
+
+// Asks the service to put so many megabytes under keys of that name; those that it did not answer in time with "ok".
+std::size_t fill_state(const FaultCluster& cluster, const std::string& name, std::size_t megabytes) {
+  constexpr std::size_t kAtOnce = 4;
+  boost::asio::io_context loop;
+  const auto key = crypto::load_secret_key(cluster.dir() + "/keys/client-2.key");
+  client::ClientOptions options;
+  options.timeout = Micros{60'000'000};
+  auto client = client::Client::open(loop, cluster.cluster(), *key, options);
+  if (!client) return megabytes;
+  std::size_t sent = 0;
+  std::size_t ended = 0;
+  std::size_t good = 0;
+  while (ended < megabytes) {
+    while (sent < megabytes && sent - ended < kAtOnce) {
+      const std::string op = "fill " + name + std::to_string(sent) + "- 16 65000";
+      const Refusal refusal = (*client)->submit(ServiceId{}, SharedBytes::copy(op), [&](const client::Answer& answer) {
+        ++ended;
+        if (answer.outcome == client::Outcome::kReply && answer.reply.text() == "ok") ++good;
+      });
+      if (refusal != Refusal::kNone) break;
+      ++sent;
+    }
+    loop.restart();
+    loop.run_one_for(10ms);
+  }
+  return megabytes - good;
+}
+
+// More state than an agent's memory, so that it needs its disk.
+TEST(DiskFull, ASlotWithoutDiskSpaceEndsByNameAndTheOthersAnswer) {
+  constexpr std::size_t kMegabytes = 400;
+  if (!mounts_are_own()) GTEST_SKIP() << "this machine does not let us mount: " << std::strerror(errno);
+  std::optional<SmallDisk> disk;
+  FaultClusterOptions options;
+  options.prepare = [&](const std::string& dir) { disk.emplace(dir + "/work/s0-slot0", 64); };
+  FaultCluster cluster(options);
+  ASSERT_TRUE(disk && disk->mounted());
+  const Unmount unmount{cluster, disk};
+  ASSERT_TRUE(cluster.serves());
+  ASSERT_NO_FATAL_FAILURE(disk->fill());
+  EXPECT_EQ(fill_state(cluster, "bulk", kMegabytes), 0u);
+  const std::string words = read_text(cluster.dir() + "/log/s0-slot0.log");
+  EXPECT_NE(words.find("/work/s0-slot0/objects: cannot write: IO error: No space left"), std::string::npos) << words;
+  EXPECT_NE(words.find("memory alone does not do"), std::string::npos) << words;
+  EXPECT_EQ(words.find("Assertion"), std::string::npos) << words;
+  EXPECT_EQ(fill_state(cluster, "more", 1), 0u) << "the others do not go on";
 }
 
 }  // namespace
