@@ -13,6 +13,7 @@
 
 #include "apps/bench_load.hpp"
 #include "apps/bench_recovery.hpp"
+#include "apps/bench_recovery_webdav.hpp"
 #include "apps/bench_run.hpp"
 #include "apps/caller.hpp"
 #include "apps/commands.hpp"
@@ -241,6 +242,7 @@ void add_bench(CLI::App& app, int& exit_code) {
       ->check(CLI::IsMember({"sync", "async", "none"}));
   command->add_flag("--json", flags->json, "print the result as one JSON object");
   add_bench_recovery(*command, exit_code);
+  add_bench_recovery_webdav(*command, exit_code);
   command->require_subcommand(0, 1);
   command->callback([flags, command, &exit_code] {
     if (!command->get_subcommands().empty()) return;

@@ -90,6 +90,8 @@ class FaultCluster {
       if (process.name == "node-" + std::to_string(node.value) && process.running) ::kill(process.pid, number);
     }
   }
+  // Requires serves().
+  [[nodiscard]] apps::LocalRun& run() { return *run_; }
   [[nodiscard]] bool running(NodeId node) {
     for (const apps::LocalRun::Process& process : run_->pids()) {
       if (process.name == "node-" + std::to_string(node.value)) return process.running;
