@@ -145,7 +145,7 @@ class Agent::Impl final : public net::Handler, public Observer, public std::enab
   std::vector<net::Channel*> nodes_;  // live channels by node, null where there is none
   Clock::time_point node_seen_;
   bool turn_scheduled_ = false;
-  int turns_held_ = 0;       // whose output still waits
+  int turns_held_ = 0;       // whose output waits for the next one's, which comes at once
   bool waits_ = false;       // for absent parts, since this turn
   bool voted_ = false;       // since a state was adopted
   Seq foreseen_;             // the last batch whose needs were looked at
@@ -371,8 +371,7 @@ void Agent::Impl::tick() {
     spdlog::info("nothing was done for {} ms", late.count());
   store_->tick(monotonic_now());
   with_executor([](Executor& executor) { executor.tick(monotonic_now()); });
-  const bool connected =
-      std::any_of(nodes_.begin(), nodes_.end(), [](const net::Channel* channel) { return channel != nullptr; });
+  const bool connected = std::ranges::any_of(nodes_, [](const net::Channel* channel) { return channel != nullptr; });
   if (connected) node_seen_ = Clock::now();
   if (Clock::now() - node_seen_ > milliseconds(kNodesGoneMs))
     return finish("no agreement node was to be reached for " + std::to_string(kNodesGoneMs / 1'000) + " s");
@@ -463,7 +462,8 @@ void Agent::Impl::schedule_turn() {
 void Agent::Impl::turn() {
   turn_scheduled_ = false;
   run_service();
-  if (executor_->mid_batch() && executor_->is_behind(kBehindBatches) && ++turns_held_ < kTurnsTogether) return;
+  const bool more = turn_scheduled_ && executor_->mid_batch() && executor_->is_behind(kBehindBatches);
+  if (more && ++turns_held_ < kTurnsTogether) return;
   put_out();
 }
 
