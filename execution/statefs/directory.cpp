@@ -6,8 +6,6 @@
 namespace zz::execution::statefs {
 namespace {
 
-constexpr std::uint32_t kLastLeaf = (1u << kLeafDepthMax) - 1;
-
 struct LoadedLeaf {
   SharedBytes keep;  // what the names view into
   Leaf leaf;

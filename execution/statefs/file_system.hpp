@@ -88,6 +88,9 @@ struct Usage {
   std::uint64_t bytes = 0, bytes_max = 0;
 };
 
+// Of a file that is looked up and absent, so many come with its record.
+constexpr std::uint64_t kBlocksAlong = 8;
+
 class FileSystem {
  public:
   explicit FileSystem(state::ObjectStore& store, const Limits& limits = {});
@@ -141,6 +144,7 @@ class FileSystem {
  private:
   Transaction begin();
   std::optional<Record> load(Transaction& tx, Inode inode);  // fails with ESTALE
+  static void ask_along(Transaction& tx, const FoundEntry& entry);
   std::optional<Record> load_directory(Transaction& tx, Inode inode);
   std::optional<Record> load_file(Transaction& tx, Inode inode);
   void store(Transaction& tx, Inode inode, const Record& record);

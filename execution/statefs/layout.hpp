@@ -115,6 +115,7 @@ struct Leaf {
   [[nodiscard]] std::uint32_t last() const { return first | ((1u << (kLeafDepthMax - depth)) - 1); }
 };
 constexpr std::uint32_t leaf_number(std::uint64_t hash) { return static_cast<std::uint32_t>(hash >> (63 - 23)); }
+constexpr std::uint32_t kLastLeaf = (1u << kLeafDepthMax) - 1;
 constexpr ObjectId leaf_of(Inode inode, std::uint32_t last) { return part_of(inode, kFirstLeaf | last); }
 constexpr std::uint32_t kLeafHeaderBytes = 2;
 

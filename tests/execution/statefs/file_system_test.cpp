@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdlib>
 
 #include "tests/execution/statefs/random_history.hpp"
@@ -73,6 +74,26 @@ TEST(StateFiles, EqualOperationsGiveEqualStateWhateverIsAbsentOrLookedAtBetween)
     // The digest needs the verified digests of what is absent, not its bytes.
     EXPECT_EQ(root_of(*second.store), root);
   }
+}
+
+TEST(StateFiles, WhatIsLookedUpAndAbsentIsAskedForWithItsNamesOrBytes) {
+  Files whole;
+  const Inode file = make_file(whole.fs, kRootInode, "f");
+  ASSERT_TRUE(whole.fs.write(file, 0, as_bytes(std::string(3 * kBlockBytes, 'x'))).ok());
+  const AttributesOutcome made = whole.fs.make(kRootInode, "d", {S_IFDIR | 0755, kRoot, 0, {}});
+  ASSERT_TRUE(made.ok());
+  Files woken(whole, take(*whole.store));
+  ASSERT_TRUE(woken.run([&] { return woken.fs.list(kRootInode, 0, 10); }).ok());
+  const auto is_asked_for = [](const Outcome& out, ObjectId id) {
+    return std::ranges::any_of(out.missing, [id](const state::Want& want) { return want.toward == id; });
+  };
+  const AttributesOutcome looked = woken.fs.lookup(kRootInode, "f");
+  EXPECT_TRUE(is_asked_for(looked, record_of(file)));
+  EXPECT_TRUE(is_asked_for(looked, block_of(file, 0)));
+  EXPECT_TRUE(is_asked_for(looked, block_of(file, 2)));
+  const Inode directory = made.attributes.inode;
+  EXPECT_TRUE(is_asked_for(woken.fs.lookup(kRootInode, "d"), leaf_of(directory, kLastLeaf)));
+  EXPECT_EQ(woken.run([&] { return woken.fs.lookup(kRootInode, "f"); }).attributes.record.size, 3 * kBlockBytes);
 }
 
 TEST(StateFiles, AFilesObjectsDependOnItsBytesAloneNotOnHowTheyWereWritten) {
