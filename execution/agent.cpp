@@ -37,8 +37,8 @@ using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
 constexpr std::size_t kForeseenMax = 512;  // requests whose needs are looked for at a time; each costs a run
-constexpr std::ptrdiff_t kForeseenAtOnce = 16;
 constexpr milliseconds kForesight{5};      // for all of them
+constexpr milliseconds kRunning{5};        // of requests in one turn; others wait for what else the loop has to do
 constexpr milliseconds kDrain{2'000};      // for the last votes of a slot whose service died
 constexpr milliseconds kStandstill{100};   // from which on a late tick is worth a word: votes are late too
 
@@ -169,7 +169,7 @@ Result<void> Agent::Impl::open_store() {
   callbacks.supplied = [this] { on_supplied(); };
   callbacks.whole = [this] { on_whole(); };
   callbacks.stale = [this] {
-    with_executor([](Executor& executor) { executor.start_over(); });
+    with_executor([this](Executor& executor) { executor.start_over(store_->kept()); });
     schedule_turn();
   };
   callbacks.failed = [this](const std::string& why) { on_service_died(why); };
@@ -479,6 +479,7 @@ void Agent::Impl::put_out() {
 }
 
 void Agent::Impl::run_service() {
+  const auto until = Clock::now() + kRunning;
   for (int i = 0; i < kInvocationsPerTurn; ++i) {
     if (!ready_ || (!dying_.empty() && !executor_->mid_batch())) return;
     const auto invocation = with_executor([](Executor& executor) { return executor.next_invocation(); });
@@ -486,6 +487,7 @@ void Agent::Impl::run_service() {
     in_adapter_ = true;
     adapter_->execute(*invocation, [this](SharedBytes reply) { on_reply(std::move(reply)); });
     in_adapter_ = false;
+    if (Clock::now() >= until) break;
   }
   schedule_turn();
 }
@@ -501,9 +503,7 @@ void Agent::Impl::foresee() {
     // The rest waits for its own turn: what is asked for must not wait for what may be dear to find out.
     const auto until = Clock::now() + kForesight;
     for (auto at = upcoming.begin(); at != upcoming.end() && Clock::now() < until;) {
-      const auto next = at + std::min<std::ptrdiff_t>(kForeseenAtOnce, upcoming.end() - at);
-      adapter_->foresee({at, next});
-      at = next;
+      adapter_->foresee({*at++});
     }
   }
   waits_ = false;
@@ -563,7 +563,7 @@ void Agent::Impl::carry_out(ExecutorOutput output) {
       if (!to.to || to.to->value == node) send(nodes_[node], bytes);
     }
   }
-  if (output.stable) store_->stable(output.stable->certificate->state.n, output.stable->snapshot);
+  if (output.stable) store_->stable(output.stable->certificate, output.stable->snapshot);
 }
 
 void Agent::Impl::send_vote(const SharedBytes& bytes) {

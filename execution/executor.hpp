@@ -20,7 +20,7 @@
 //  6. After equal prefixes of the order equal services leave equal stores, so the roots at a checkpoint are equal,
 //     whatever was fetched, adopted or restarted before.
 //  7. Only a certificate with 2f+1 good signatures replaces the state, and then all of it; kChecksPerTick are looked at
-//     per node and tick.
+//     per node and tick. One of which nobody has the state is not adopted again.
 //  8. A slot whose state is not the certified one says nothing any more.
 
 #include <cstdint>
@@ -189,8 +189,9 @@ class Executor {
   // The store was supplied with parts.
   void supplied();
   // Nobody gives what is wanted of the adopted state: adopts the newest certified one, or, when there was no newer one
-  // kStaleMax times, replays the whole order. False: neither yet.
-  bool start_over();
+  // kStaleMax times, runs the order again: from the state of `kept` on, which the store's disk holds whole, if it was
+  // not tried before; else all of it. False: none of these yet.
+  bool start_over(const agreement::CertificatePtr& kept = nullptr);
   // Of batch n, its root known: what others may fetch from. Null: not (or no longer) here.
   [[nodiscard]] state::Snapshot snapshot_of(Seq n) const;
 
@@ -316,6 +317,8 @@ class Executor {
   agreement::CertificatePtr base_;              // the one adopted last
   std::size_t newer_ = 0;                       // certificates since
   std::uint32_t stale_ = 0;                     // times since that nobody had what was wanted
+  Seq lost_;                                    // the newest certificate of which nobody had the state
+  Seq kept_;                                    // the last one from the disk that was adopted
   std::optional<Micros> order_lost_since_;
 
   ExecutorOutput out_;

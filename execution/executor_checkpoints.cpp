@@ -120,8 +120,8 @@ void Executor::judge_newest() {
 
 // Nodes let go of the order that a certificate covers.
 void Executor::watch_order() {
-  const bool lost =
-      phase_ == Phase::kRunning && !running_ && !window_.runnable() && newest_ && newest_->state.n > executed_;
+  const bool lost = phase_ == Phase::kRunning && !running_ && !window_.runnable() && newest_ &&
+                    newest_->state.n > executed_ && newest_->state.n > lost_;
   if (!lost) return order_lost_since_.reset();
   if (!order_lost_since_) order_lost_since_ = now_;
   if (now_.value - order_lost_since_->value >= kOrderLostTimeouts * config_.body_timeout.value) adopt(newest_);
@@ -129,14 +129,24 @@ void Executor::watch_order() {
 
 // ---- adopted states --------------------------------------------------------------------------------------------
 
-bool Executor::start_over() {
+bool Executor::start_over(const agreement::CertificatePtr& kept) {
   if (phase_ == Phase::kEnded || !newest_ || !base_) return false;
-  if (base_->state.n < newest_->state.n) {
+  if (base_->state.n < newest_->state.n && newest_->state.n > lost_) {
     adopt(newest_);
     return true;
   }
   if (++stale_ < kStaleMax) return false;
-  replay();
+  lost_ = newest_->state.n;
+  // The disk is not trusted: it may have been another's.
+  const bool usable = kept && kept->state.n > kept_ && kept->state.n <= lost_ && config_.genuine &&
+                      agreement::form_of(*kept, config_.service, config_.f) == Refusal::kNone &&
+                      config_.genuine(*kept);
+  if (!usable) {
+    replay();
+    return true;
+  }
+  kept_ = kept->state.n;
+  adopt(kept);
   return true;
 }
 

@@ -6,6 +6,9 @@
 #include <filesystem>
 #include <fstream>
 #include <utility>
+#include <variant>
+
+#include "agreement/codec.hpp"
 
 namespace zz::execution {
 
@@ -33,6 +36,19 @@ Result<state::ObjectStore::Opened> open_or_renew(const state::StoreOptions& opti
   return opened;
 }
 
+// A persisted state's label is the message that says that it is stable.
+Bytes label_of(const agreement::CertificatePtr& certificate) {
+  const SharedBytes bytes =
+      agreement::encode(agreement::Message{certificate->service, agreement::Stable{certificate}});
+  return {bytes.view().begin(), bytes.view().end()};
+}
+
+agreement::CertificatePtr certificate_in(Bytes label) {
+  const agreement::Decoded decoded = agreement::decode(SharedBytes(std::move(label)), {});
+  const auto* const stable = std::get_if<agreement::Stable>(&decoded.message.body);
+  return decoded.refusal == Refusal::kNone && stable != nullptr ? stable->certificate : nullptr;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<SlotStore>> SlotStore::open(boost::asio::io_context& loop, const Options& options,
@@ -41,7 +57,9 @@ Result<std::unique_ptr<SlotStore>> SlotStore::open(boost::asio::io_context& loop
   if (!opened) return Error{opened.error()};
   if (!opened->damage.empty()) spdlog::warn("{}", opened->damage);
   opened->store->clear();
-  return std::unique_ptr<SlotStore>(new SlotStore(loop, options, std::move(opened->store), std::move(callbacks)));
+  std::unique_ptr<SlotStore> made(new SlotStore(loop, options, std::move(opened->store), std::move(callbacks)));
+  if (opened->persisted) made->kept_ = certificate_in(opened->label);
+  return made;
 }
 
 SlotStore::SlotStore(boost::asio::io_context& loop, const Options& options, std::unique_ptr<state::ObjectStore> store,
@@ -88,15 +106,16 @@ void SlotStore::pace() {
   fetcher_.hold(now_ < settle_at_ || (fetcher_.active() && crowded()));
 }
 
-void SlotStore::stable(Seq n, const state::Snapshot& snapshot) {
+void SlotStore::stable(const agreement::CertificatePtr& certificate, const state::Snapshot& snapshot) {
+  const Seq n = certificate->state.n;
   if (fetcher_.active() && n > std::exchange(source_of_, n)) fetcher_.rebase(n);
   if (persisting_ || disk_failed_ || now_ < std::max(persist_at_, settle_at_) || !snapshot) return;
   persisting_ = true;
-  keeper_.persist(snapshot, {}, [this, n](const Result<void>& done) {
+  keeper_.persist(snapshot, label_of(certificate), [this, certificate](const Result<void>& done) {
     persisting_ = false;
     persist_at_ = Micros{now_.value + kPersistEvery.value};
     if (done) {
-      persisted_ = n;
+      kept_ = certificate;
     } else if (!fetcher_.active()) {
       spdlog::warn("the state was not written to disk: {}", done.error());
     }

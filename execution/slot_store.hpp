@@ -7,7 +7,8 @@
 // The directory outlives the slot's incarnations: every kPersistEvery the newest stable state is written to it, or what
 // is here of it, and what was written counts even if a life ends in the middle. What an earlier life left there,
 // whoever it was, is never read as it is: the head begins empty, and of what the disk holds that is reused whose digest
-// a certified root leads to. A directory that some life did not live to open is removed.
+// a certified root leads to. A state is written with its certificate, so that one that nobody else has any more can be
+// begun with once more. A directory that some life did not live to open is removed.
 //
 // Neither fetching in the background nor the disk competes with the first votes on an adopted state: both wait until
 // settled(), or for kSettle. Nor does what is fetched fill memory faster than the keeper makes room in it, which would
@@ -77,10 +78,10 @@ class SlotStore {
   void replays();
   // Execution has voted since, and has caught up with the order.
   void settled();
-  // The state after batch n is the certified one: what is still absent is fetched of that.
-  void stable(Seq n, const state::Snapshot& snapshot);
-  // The last one that this life wrote to disk; 0: none.
-  [[nodiscard]] Seq persisted() const { return persisted_; }
+  // That is the certified state: what is still absent is fetched of that.
+  void stable(const agreement::CertificatePtr& certificate, const state::Snapshot& snapshot);
+  // Of the state that is whole on disk, as this life or an earlier one wrote it there; not verified. Null: there is none.
+  [[nodiscard]] const agreement::CertificatePtr& kept() const { return kept_; }
   void want(std::span<const state::Want> wants) { fetcher_.want(wants); }
   [[nodiscard]] bool fetching() const { return fetcher_.active(); }
   // Execution waits for something that is fetched.
@@ -112,7 +113,7 @@ class SlotStore {
   Micros now_;
   Micros settle_at_;   // held until then
   Micros persist_at_;  // not before
-  Seq persisted_;
+  agreement::CertificatePtr kept_;
   bool persisting_ = false;
   bool disk_failed_ = false;
   StateKeeper keeper_;  // last: its thread works on the store

@@ -31,6 +31,7 @@ constexpr std::uint32_t kVainDemerits = 4;
 constexpr std::uint32_t kPartialDemerits = 2;
 constexpr std::uint32_t kLackingDemerits = 4;  // for what the slot answered without
 constexpr std::uint32_t kSlowDemerits = kSlack + 1;
+constexpr std::int64_t kUsualTimes = 2;  // what a source took last, before it is hedged
 
 // The wanted thing is not these bytes. ObjectStore::supply may refuse right ones, when the head has moved on meanwhile.
 bool is_wrong(const Want& want, const Part& part) {
@@ -196,8 +197,8 @@ void StateFetcher::node_down(NodeId node) {
   }
 }
 
-// Of those with hardly more demerits than the best, the one that has been busy least. Urgent things go to one that has
-// just brought something, if there is any.
+// Of those with hardly more demerits than the best, the one that has been busy least; of the best alone for what was
+// asked for in vain. Urgent things go to one that has just brought something, if there is any.
 std::optional<StateFetcher::Pair> StateFetcher::choose(bool urgent, std::uint64_t lacking) const {
   struct Candidate {
     Pair pair;
@@ -216,11 +217,12 @@ std::optional<StateFetcher::Pair> StateFetcher::choose(bool urgent, std::uint64_
       least = std::min(least, candidates.back().demerits);
     }
   }
+  const std::uint32_t slack = lacking == 0 ? kSlack : 0;
   std::optional<Pair> best;
   std::tuple<bool, std::uint32_t, std::uint64_t> best_rank;
   for (const Candidate& candidate : candidates) {
     const Source& s = source(candidate.pair);
-    if (candidate.demerits > least + kSlack || (!urgent && s.in_flight >= kInFlightEach)) continue;
+    if (candidate.demerits > least + slack || (!urgent && s.in_flight >= kInFlightEach)) continue;
     const std::uint32_t busy =
         s.in_flight + nodes_[candidate.pair.node.value].in_flight + slots_[candidate.pair.slot.value].in_flight;
     const std::tuple rank{urgent && !s.proven, busy, s.last};
@@ -298,6 +300,16 @@ void StateFetcher::failed(const Pair& pair, std::uint32_t demerits, bool usable)
   if (all_in_vain()) say_stale();
 }
 
+// It may be slow or gone: nothing is concluded but whom to ask now.
+void StateFetcher::hedge(const Pair& pair) {
+  ++stats_.hedged;
+  Source& s = source(pair);
+  Node& node = nodes_[pair.node.value];
+  s.proven = false;
+  s.demerits = std::min(s.demerits + kSlowDemerits, kDemeritsMax);
+  node.demerits = std::min(node.demerits + 1, kDemeritsMax);
+}
+
 void StateFetcher::lied(const Pair& pair) {
   ++stats_.lies;
   source(pair).lied = true;
@@ -341,12 +353,17 @@ void StateFetcher::expire() {
       ++late;
       continue;
     }
-    if (request.deadline > now_) continue;
+    if (std::min(request.hedge_at, request.deadline) > now_) continue;
+    const bool hedged = request.deadline > now_;
     ++late;
     land(request, 0);
     request.late = true;
-    release(ticket, request, false);
+    release(ticket, request, hedged);
     if (request.outdated) continue;
+    if (hedged) {
+      hedge(request.pair);
+      continue;
+    }
     ++stats_.silent;
     Source& s = source(request.pair);
     s.patience = Micros{std::min(2 * s.patience.value, config_.patience_max.value)};
@@ -389,6 +406,7 @@ bool StateFetcher::ask(std::deque<Key>& queue, bool urgent) {
   const std::uint64_t bytes_max = urgent ? kStateBytesMax : background_bytes();
   std::optional<Pair> pair;
   Request request;
+  bool hedges = urgent;
   std::uint64_t filled = 0;
   std::vector<Key> passed_over;
   while (!queue.empty() && passed_over.size() < kLookMax) {
@@ -409,6 +427,7 @@ bool StateFetcher::ask(std::deque<Key>& queue, bool urgent) {
     const std::size_t count = request.wants.size() + request.paths.size();
     if (count > 0 && (count == kStateWantsMax || filled + weight(item) > bytes_max)) break;
     filled += weight(item);
+    hedges = hedges && item.lacking == 0;
     request.expected = std::min(request.expected + weight_max(item), kStateBytesMax + agreement::kStatePartBytesMax);
     (is_path(item) ? request.paths : request.wants).push_back(item.want);
     item.ticket = ticket_ + 1;
@@ -421,11 +440,11 @@ bool StateFetcher::ask(std::deque<Key>& queue, bool urgent) {
   }
   request.pair = *pair;
   request.urgent = urgent;
-  send(std::move(request));
+  send(std::move(request), hedges);
   return true;
 }
 
-void StateFetcher::send(Request request) {
+void StateFetcher::send(Request request, bool hedges) {
   Source& s = source(request.pair);
   FetchState wish{++ticket_, request.pair.slot, n_, {}, {}};
   for (const Want& want : request.wants) wish.wants.push_back(to_message(want));
@@ -437,6 +456,8 @@ void StateFetcher::send(Request request) {
   request.asked_at = now_;
   request.deadline =
       Micros{now_.value + s.patience.value + static_cast<std::int64_t>(request.expected) / kPatienceBytes};
+  const Micros usual{now_.value + std::max(config_.hedge.value, kUsualTimes * s.took.value)};
+  request.hedge_at = hedges ? usual : request.deadline;
   s.last = ticket_;
   ++s.in_flight;
   ++nodes_[request.pair.node.value].in_flight;
@@ -564,7 +585,9 @@ void StateFetcher::judge(const Request& request, const Brought& brought, std::si
     failed(request.pair, kPartialDemerits, true);
   } else {
     const std::int64_t patience = request.deadline.value - request.asked_at.value;
-    succeeded(request.pair, 2 * (now_.value - request.asked_at.value) <= patience);
+    const std::int64_t took = now_.value - request.asked_at.value;
+    source(request.pair).took = Micros{took};
+    succeeded(request.pair, 2 * took <= patience);
   }
 }
 

@@ -7,6 +7,8 @@
 //  source  a pair (node, slot): the slot answers, the node passes it on; either may be faulty. At most f nodes and g
 //          slots are.
 //  vain    said of a source that the last time brought less than half of what it should: it was silent, empty, or lied
+//  hedge   what execution waits for and a source has not brought soon is asked of another one, too, once: a slot that
+//          hangs is a source like any other until it was asked
 //
 // One thread, the store's; time is handed in; no IO. Held: kItemsMax parts that are wanted, kRequestsMax questions of
 // each kind and kLateMax given up; no bytes of state, which go into the store as they come.
@@ -16,8 +18,8 @@
 //     may weigh, and what is longer, or was not asked for, is not looked at.
 //  2. A source that gave a wrong part is not asked again while any other is left. A node that did so with g+1 slots, or
 //     a slot with f+1 nodes, is faulty, and none of its sources is asked.
-//  3. A part is asked for a second time only when the first question was answered without it, or given up. The answer
-//     to a question given up is taken all the same.
+//  3. A part is asked for a second time only when the first question was answered without it, or hedged, or given up;
+//     a third time only after the patience. The answer to a question hedged or given up is taken all the same.
 //  4. While every slot has been in vain through f+1 nodes (all there are, if fewer), `stale` was said and nothing is
 //     asked for a while, longer each time unless something came: so no loop, whatever sources say.
 //  5. What is on its way to execution, under whatever place, is not asked for again. Whenever such a question ends,
@@ -48,6 +50,8 @@ struct StateFetcherConfig {
   // How long a source may take, at first; kPatienceBytes more give it a microsecond more. Doubled while it is silent.
   Micros patience{250'000};
   Micros patience_max{4'000'000};
+  // After so long, or twice what the source took the last time, a question that execution waits for is hedged.
+  Micros hedge{30'000};
 };
 
 struct StateFetcherOutput {
@@ -66,8 +70,9 @@ struct StateFetcherStats {
   std::uint64_t lies = 0;          // answers with something wrong in them
   std::uint64_t empty = 0;
   std::uint64_t partial = 0;  // answers that brought less than half of what they should
+  std::uint64_t hedged = 0;
   std::uint64_t silent = 0;   // questions given up
-  std::uint64_t late = 0;     // of these, answered after all
+  std::uint64_t late = 0;     // hedged or given up, and answered after all
   std::uint64_t stale = 0;
 };
 
@@ -132,7 +137,7 @@ class StateFetcher {
     state::Want want;
     bool urgent = false;
     std::uint64_t ticket = 0;   // of the question that asks for it; 0: none
-    std::uint64_t lacking = 0;  // bit per slot that answered without it
+    std::uint64_t lacking = 0;  // bit per slot that answered without it, or not soon
   };
   // Demerits say who is asked first; nothing else.
   struct Party {
@@ -147,6 +152,7 @@ class StateFetcher {
     bool vain = false;
     bool proven = false;  // brought something the last time
     Micros patience;
+    Micros took;  // for the last answer that brought something
     Micros rest_until;
     std::uint64_t last = 0;  // ticket
   };
@@ -160,9 +166,10 @@ class StateFetcher {
     std::vector<state::Want> paths;  // with what is below, towards `toward`
     std::uint64_t expected = 0;      // bytes at most
     Micros asked_at;
+    Micros hedge_at;  // at `deadline`: never
     Micros deadline;
     bool urgent = false;
-    bool late = false;      // given up
+    bool late = false;      // hedged or given up
     bool outdated = false;  // from before begin()
   };
   using Items = std::map<Key, Item>;
@@ -197,7 +204,7 @@ class StateFetcher {
   void pump();
   [[nodiscard]] std::uint64_t background_bytes() const;
   bool ask(std::deque<Key>& queue, bool urgent);
-  void send(Request request);
+  void send(Request request, bool hedges);
 
   Brought take(const Request& request, const agreement::StateParts& answer);
   void settle(const state::Part& part);
@@ -208,6 +215,7 @@ class StateFetcher {
   void judge(const Request& request, const Brought& brought, std::size_t unsettled);
   void succeeded(const Pair& pair, bool promptly);
   void failed(const Pair& pair, std::uint32_t demerits, bool usable);
+  void hedge(const Pair& pair);
   void lied(const Pair& pair);
   void say_stale();
 

@@ -356,6 +356,73 @@ TEST_F(Checkpoints, ANewerCertificateInterruptsLoadingOnlyOnceTheLoadedStateIsGo
   EXPECT_EQ(slot.adopted->state.n, Seq{4 * kInterval});
 }
 
+// The slot's disk holds an earlier certified state, and nodes keep the order.
+TEST_F(Checkpoints, AStateThatNobodyHasIsMadeAgainFromTheOneOnDisk) {
+  const auto order = an_order(9, 3 * kInterval);
+  Slot source(config());
+  Slot earlier(config());
+  for (Slot* const slot : {&source, &earlier}) slot->all_up();
+  for (std::size_t i = 0; i < order.size(); ++i) {
+    source.deliver(order[i]);
+    if (i < kInterval) earlier.deliver(order[i]);
+  }
+  source.run();
+  earlier.run();
+  const agreement::CertificatePtr lost = certify(last_of(source));
+  const agreement::CertificatePtr kept = certify(last_of(earlier));
+  const auto disk = *earlier.store->snapshot();
+  static_cast<void>(test::digest_of(*earlier.store, disk));
+  earlier.store->clear();
+  Slot slot(config(), std::move(earlier.store));
+  slot.all_up();
+  give(slot, lost);
+  EXPECT_FALSE(slot.core.start_over(kept));
+  EXPECT_FALSE(slot.core.start_over(kept)) << "not at the first time that nobody has it";
+  ASSERT_TRUE(slot.core.start_over(kept));
+  slot.drain();
+  EXPECT_EQ(slot.adopted->state.n, kept->state.n);
+  EXPECT_TRUE(slot.core.running()) << "all of it is here";
+  // The order takes its time. The lost state is not waited for again.
+  const std::int64_t patience = kOrderLostTimeouts * config().body_timeout.value;
+  slot.core.tick(Micros{1});
+  slot.core.tick(Micros{1 + 2 * patience});
+  slot.drain();
+  EXPECT_EQ(slot.adopted->state.n, kept->state.n);
+  for (std::size_t i = kInterval; i < order.size(); ++i) slot.deliver(order[i]);
+  slot.run();
+  EXPECT_EQ(last_of(slot).root, lost->state.root);
+  EXPECT_EQ(slot.core.stats().stable, 1u) << "it is the certified one again";
+  EXPECT_EQ(slot.core.stats().replayed, 0u);
+}
+
+// What the disk says is not believed, nor tried twice.
+TEST_F(Checkpoints, AStateOnDiskThatIsNotCertifiedOrNotWholeIsNotBegunWith) {
+  const agreement::CertificatePtr lost = certify(state_at(3 * kInterval, Digest{{1}}, Digest{{2}}));
+  const agreement::CheckpointState state = state_at(kInterval, Digest{{3}}, Digest{{4}});
+  const auto fewer = certify(state, 2);
+  auto forged = *certify(state);
+  forged.state.root = Digest{{5}};
+  const auto newer = certify(state_at(4 * kInterval, Digest{{1}}, Digest{{2}}));
+  for (const auto& kept : {fewer, std::make_shared<const agreement::StableCertificate>(forged), newer}) {
+    Slot slot(config());
+    slot.all_up();
+    give(slot, lost);
+    for (std::uint32_t i = 1; i < kStaleMax; ++i) EXPECT_FALSE(slot.core.start_over(kept));
+    EXPECT_TRUE(slot.core.start_over(kept));
+    EXPECT_EQ(slot.core.stats().replayed, 1u);
+  }
+  Slot slot(config());
+  slot.all_up();
+  give(slot, lost);
+  const auto damaged = certify(state);
+  for (std::uint32_t i = 1; i < kStaleMax; ++i) EXPECT_FALSE(slot.core.start_over(damaged));
+  EXPECT_TRUE(slot.core.start_over(damaged));
+  EXPECT_EQ(slot.core.stats().replayed, 0u);
+  for (std::uint32_t i = 1; i < kStaleMax; ++i) EXPECT_FALSE(slot.core.start_over(damaged));
+  EXPECT_TRUE(slot.core.start_over(damaged));
+  EXPECT_EQ(slot.core.stats().replayed, 1u);
+}
+
 TEST_F(Checkpoints, ANodeWhoseChannelIsNewIsToldTheLastCheckpointsAgain) {
   Slot slot(config());
   slot.all_up();

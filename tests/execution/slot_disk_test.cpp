@@ -61,19 +61,19 @@ TEST_F(SlotOnAFullDisk, AStateThatFitsIntoMemoryLivesOnAndTheNextLifeHasTheLastW
     state::testing::fill(life.store->objects(), first);
     const state::Snapshot snapshot = life.digested();
     root = *state::ObjectStore::root(snapshot);
-    life.store->stable(kFirst, snapshot);
-    ASSERT_TRUE(life.until([&] { return life.store->persisted() == kFirst; }));
+    life.store->stable(certificate_of(kFirst), snapshot);
+    ASSERT_TRUE(life.until([&] { return stable_n(life.store->kept()) == kFirst; }));
 
     ASSERT_NO_FATAL_FAILURE(disk_->fill());
     state::testing::fill(life.store->objects(), later);
     life.store->tick(Micros{2 * SlotStore::kPersistEvery.value});
-    life.store->stable(kLater, life.digested());
+    life.store->stable(certificate_of(kLater), life.digested());
     const auto error = [&] { return life.store->objects().disk_error(); };
     ASSERT_TRUE(life.until([&] { return !error().empty(); })) << "it writes to a full disk";
     expect_named(error());
     life.store->tick(Micros{4 * SlotStore::kPersistEvery.value});
     EXPECT_EQ(life.failed, "");
-    EXPECT_EQ(life.store->persisted(), kFirst);
+    EXPECT_EQ(stable_n(life.store->kept()), kFirst);
     state::testing::expect_equal(life.store->objects(), later);
     EXPECT_TRUE(state::ObjectStore::root(life.digested()));
   }

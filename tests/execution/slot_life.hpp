@@ -16,6 +16,13 @@
 
 namespace zz::execution::testing {
 
+// Nobody here looks at what it says but for n.
+inline agreement::CertificatePtr certificate_of(Seq n) {
+  agreement::StableCertificate out;
+  out.state.n = n;
+  return std::make_shared<const agreement::StableCertificate>(out);
+}
+
 // The store of one life, which begins with tick() as an agent does.
 struct Life {
   explicit Life(const std::filesystem::path& path, std::uint64_t memory_bytes = state::StoreOptions{}.memory_bytes) {

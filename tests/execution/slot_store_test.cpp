@@ -29,8 +29,9 @@ Digest live_and_leave(const fs::path& path, const Model& model) {
   Life life(path);
   state::testing::fill(life.store->objects(), model);
   const state::Snapshot snapshot = life.digested();
-  life.store->stable(kStable, snapshot);
-  EXPECT_TRUE(life.until([&] { return life.store->persisted() == kStable; }));
+  life.store->stable(certificate_of(kStable), snapshot);
+  EXPECT_EQ(life.store->kept(), nullptr);
+  EXPECT_TRUE(life.until([&] { return stable_n(life.store->kept()) == kStable; }));
   return *state::ObjectStore::root(snapshot);
 }
 
@@ -40,6 +41,7 @@ TEST(SlotStore, TheNextLifeReadsNothingOfTheLastOneBeforeItIsCertifiedAndFetches
   const Digest root = live_and_leave(dir.path / "slot", model);
   Life next(dir.path / "slot");
   EXPECT_EQ(next.store->objects().read(ObjectId{0}).status, Status::kNone);
+  EXPECT_EQ(stable_n(next.store->kept()), kStable) << "it can be begun with";
   next.store->node_up(NodeId{1});
   next.store->objects().adopt(root);
   next.store->adopted(kStable);
@@ -93,12 +95,13 @@ TEST(SlotStore, WhatALifeHadOfTheStateIsReusedByTheNext) {
     life.store->adopted(kStable);
     ASSERT_EQ(supply(*life.store, 300), 300u);
     life.store->settled();
-    life.store->stable(kStable, *life.store->objects().snapshot());
+    life.store->stable(certificate_of(kStable), *life.store->objects().snapshot());
     const auto written = [&] { return life.store->objects().counters().written; };
     ASSERT_TRUE(life.until([&] { return written() == 300; }));
-    EXPECT_EQ(life.store->persisted(), Seq{});
+    EXPECT_EQ(life.store->kept(), nullptr);
   }
   Life next(dir.path / "slot");
+  EXPECT_EQ(next.store->kept(), nullptr) << "it is not whole";
   EXPECT_EQ(next.store->objects().read(ObjectId{0}).status, Status::kNone);
   next.store->objects().adopt(root);
   EXPECT_EQ(supply(*next.store, model.size()), model.size() - 300);
