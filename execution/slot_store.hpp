@@ -80,7 +80,7 @@ class SlotStore {
   void settled();
   // That is the certified state: what is still absent is fetched of that.
   void stable(const agreement::CertificatePtr& certificate, const state::Snapshot& snapshot);
-  // Of the state that is whole on disk, as this life or an earlier one wrote it there; not verified. Null: there is none.
+  // Of the state that is whole on disk, written by this life or an earlier one; not verified. Null: there is none.
   [[nodiscard]] const agreement::CertificatePtr& kept() const { return kept_; }
   void want(std::span<const state::Want> wants) { fetcher_.want(wants); }
   [[nodiscard]] bool fetching() const { return fetcher_.active(); }

@@ -197,8 +197,8 @@ void StateFetcher::node_down(NodeId node) {
   }
 }
 
-// Of those with hardly more demerits than the best, the one that has been busy least; of the best alone for what was
-// asked for in vain. Urgent things go to one that has just brought something, if there is any.
+// Of those with hardly more demerits than the best, the one that has been busy least; of the best alone for what is
+// urgent and was asked for in vain. Urgent things go to one that has just brought something, if there is any.
 std::optional<StateFetcher::Pair> StateFetcher::choose(bool urgent, std::uint64_t lacking) const {
   struct Candidate {
     Pair pair;
@@ -217,7 +217,7 @@ std::optional<StateFetcher::Pair> StateFetcher::choose(bool urgent, std::uint64_
       least = std::min(least, candidates.back().demerits);
     }
   }
-  const std::uint32_t slack = lacking == 0 ? kSlack : 0;
+  const std::uint32_t slack = urgent && lacking != 0 ? 0 : kSlack;
   std::optional<Pair> best;
   std::tuple<bool, std::uint32_t, std::uint64_t> best_rank;
   for (const Candidate& candidate : candidates) {
