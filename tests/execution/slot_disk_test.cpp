@@ -14,6 +14,7 @@ using state::ObjectId;
 using state::ReadOutcome;
 using state::Status;
 using state::testing::Model;
+using testing::certificate_of;
 using testing::Life;
 using testing::TempDir;
 using ::zz::test::SmallDisk;

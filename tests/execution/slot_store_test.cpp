@@ -13,6 +13,7 @@ namespace fs = std::filesystem;
 using state::ObjectId;
 using state::Status;
 using state::testing::Model;
+using testing::certificate_of;
 using testing::Life;
 using ::zz::execution::testing::TempDir;
 
