@@ -82,6 +82,7 @@ TEST(StateFiles, WhatIsLookedUpAndAbsentIsAskedForWithItsNamesOrBytes) {
   ASSERT_TRUE(whole.fs.write(file, 0, as_bytes(std::string(3 * kBlockBytes, 'x'))).ok());
   const AttributesOutcome made = whole.fs.make(kRootInode, "d", {S_IFDIR | 0755, kRoot, 0, {}});
   ASSERT_TRUE(made.ok());
+  make_file(whole.fs, made.attributes.inode, "in");
   Files woken(whole, take(*whole.store));
   ASSERT_TRUE(woken.run([&] { return woken.fs.list(kRootInode, 0, 10); }).ok());
   const auto is_asked_for = [](const Outcome& out, ObjectId id) {
