@@ -487,7 +487,7 @@ void Agent::Impl::run_service() {
     in_adapter_ = true;
     adapter_->execute(*invocation, [this](SharedBytes reply) { on_reply(std::move(reply)); });
     in_adapter_ = false;
-    if (Clock::now() >= until) break;
+    if (i % 4 == 3 && Clock::now() >= until) break;  // looking costs what a small request does
   }
   schedule_turn();
 }

@@ -12,7 +12,7 @@ InProcessAdapter::InProcessAdapter(std::unique_ptr<Service> service, state::Obje
 
 std::optional<SharedBytes> InProcessAdapter::run(const Invocation& invocation) {
   ServiceState state(store_, options_.limits);
-  std::optional<Bytes> reply = service_->execute(invocation, state);
+  std::optional<SharedBytes> reply = service_->execute(invocation, state);
   ZZ_ASSERT(reply || !state.missing().empty());
   const state::Status status = reply ? state.commit() : state::Status::kMissing;
   if (status == state::Status::kMissing) {
@@ -21,7 +21,7 @@ std::optional<SharedBytes> InProcessAdapter::run(const Invocation& invocation) {
   }
   if (status == state::Status::kFull) return SharedBytes::copy(kFull);
   if (reply->size() > options_.reply_bytes_max) return SharedBytes::copy(kReplyTooLong);
-  return SharedBytes(std::move(*reply));
+  return reply;
 }
 
 void InProcessAdapter::execute(const Invocation& invocation, Reply done) {

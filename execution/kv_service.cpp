@@ -37,9 +37,9 @@ std::optional<std::int64_t> integer(std::string_view text) {
   return value;
 }
 
-Bytes reply(std::string_view text) {
-  const ByteView bytes = as_bytes(text);
-  return {bytes.begin(), bytes.end()};
+SharedBytes reply(std::string_view text) {
+  static const SharedBytes ok = SharedBytes::copy("ok");  // most often
+  return text == ok.text() ? ok : SharedBytes::copy(text);
 }
 
 std::uint32_t u32_at(ByteView bytes, std::size_t at) {
@@ -67,16 +67,8 @@ class Bucket {
   }
 
   // False: it would be too long.
-  bool put(std::string_view value) {
-    layout::Writer entry(kEntryBytes + key_.size() + value.size());
-    entry.u32(static_cast<std::uint32_t>(key_.size()));
-    entry.u32(static_cast<std::uint32_t>(value.size()));
-    for (const std::string_view part : {key_, value}) {
-      entry.bytes().insert(entry.bytes().end(), part.begin(), part.end());
-    }
-    return replace(entry.bytes());
-  }
-  void erase() { replace({}); }
+  bool put(std::string_view value) { return replace(value); }
+  void erase() { replace(std::nullopt); }
 
  private:
   void read() {
@@ -121,10 +113,10 @@ class Bucket {
     }
   }
 
-  // The entry of the key, or its absence, becomes these bytes.
-  bool replace(const Bytes& entry) {
+  // The key gets this value, or none.
+  bool replace(std::optional<std::string_view> value) {
     const ByteView all = bytes_.view();
-    const std::size_t total = all.size() - length_ + entry.size();
+    const std::size_t total = all.size() - length_ + (value ? kEntryBytes + key_.size() + value->size() : 0);
     if (total > KvService::kBucketBytesMax) return false;
     layout::Writer out(kLengthBytes + total);
     out.u32(static_cast<std::uint32_t>(total));
@@ -132,7 +124,12 @@ class Bucket {
     const ByteView before = all.subspan(0, at_);
     const ByteView after = all.subspan(at_ + length_);
     bytes.insert(bytes.end(), before.begin(), before.end());
-    bytes.insert(bytes.end(), entry.begin(), entry.end());
+    if (value) {
+      out.u32(static_cast<std::uint32_t>(key_.size()));
+      out.u32(static_cast<std::uint32_t>(value->size()));
+      bytes.insert(bytes.end(), key_.begin(), key_.end());
+      bytes.insert(bytes.end(), value->begin(), value->end());
+    }
     bytes.insert(bytes.end(), after.begin(), after.end());
     std::uint64_t objects = 0;
     if (total > 0 && bytes.size() <= kObjectBytesMax) {
@@ -209,7 +206,7 @@ std::string fill(ServiceState& state, std::string_view rest) {
 
 }  // namespace
 
-std::optional<Bytes> KvService::execute(const Invocation& invocation, ServiceState& state) {
+std::optional<SharedBytes> KvService::execute(const Invocation& invocation, ServiceState& state) {
   const std::string_view op = invocation.op.text();
   const auto [verb, rest] = cut(op);
   if (op == "time") return reply(std::to_string(invocation.time.value));

@@ -33,7 +33,7 @@ class KvService final : public Service {
   static constexpr std::uint64_t kFillKeysMax = 4'096;
   static constexpr std::uint64_t kFillBytesMax = 16u << 20;  // of all values of one request
 
-  std::optional<Bytes> execute(const Invocation& invocation, ServiceState& state) override;
+  std::optional<SharedBytes> execute(const Invocation& invocation, ServiceState& state) override;
 };
 
 }  // namespace zz::execution

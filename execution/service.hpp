@@ -31,7 +31,7 @@ class Service {
   // Applies one operation and returns its reply; an invalid operation gets a reply that says so. Nothing: something
   // that it read is absent (state.missing()); the same call comes again. The caller commits, or drops the changes: so
   // it finds out what a later request will need, of which time and seed are not known yet.
-  virtual std::optional<Bytes> execute(const Invocation& invocation, ServiceState& state) = 0;
+  virtual std::optional<SharedBytes> execute(const Invocation& invocation, ServiceState& state) = 0;
 };
 
 // Drives one service, local or out of process. One thread (the loop's); at most one invocation at a time.

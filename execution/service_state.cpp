@@ -22,7 +22,7 @@ const ServiceState::Change* ServiceState::changed(ObjectId id) const {
   return at != changes_.end() && at->id == id ? &*at : nullptr;
 }
 
-void ServiceState::change(ObjectId id, std::optional<SharedBytes> bytes) {
+void ServiceState::change(ObjectId id, std::optional<Bytes> bytes) {
   ZZ_ASSERT(id.value < kOwnFirst && (!bytes || bytes->size() <= state::kObjectBytesMax));
   auto at = std::lower_bound(changes_.begin(), changes_.end(), id, kBefore);
   if (at == changes_.end() || at->id != id) at = changes_.insert(at, Change{id, std::nullopt});
@@ -31,7 +31,10 @@ void ServiceState::change(ObjectId id, std::optional<SharedBytes> bytes) {
 
 std::optional<SharedBytes> ServiceState::read(ObjectId id) {
   ZZ_ASSERT(id.value < kOwnFirst);
-  if (const Change* const change = changed(id)) return change->bytes;
+  if (const Change* const change = changed(id)) {
+    if (!change->bytes) return std::nullopt;
+    return SharedBytes::copy(*change->bytes);
+  }
   state::ReadOutcome out = store_.read(id);
   if (out.status == Status::kMissing) missing_.push_back(out.want);
   if (out.status != Status::kDone) return std::nullopt;
@@ -55,9 +58,16 @@ std::optional<ObjectId> ServiceState::next(ObjectId from) {
   return std::nullopt;
 }
 
-// Counts what is there and what is to be, and finds out whether every path is here.
+// Counts what is there and what is to be, and finds out whether every path is here; most often neither can matter.
 bool ServiceState::fits() {
   state::Totals totals = store_.totals();
+  state::Totals most = totals;
+  for (const Change& change : changes_) {
+    if (!change.bytes) continue;
+    most.objects += 1;
+    most.bytes += change.bytes->size();
+  }
+  if (store_.whole() && most.objects <= limits_.objects_max && most.bytes <= limits_.bytes_max) return true;
   bool grows = false;
   for (const Change& change : changes_) {
     const state::NextOutcome out = store_.next(change.id);
@@ -86,7 +96,7 @@ Status ServiceState::commit() {
   }
   for (const Change& change : changes_) {
     if (!change.bytes) continue;
-    const state::Outcome out = store_.write(change.id, change.bytes->view());
+    const state::Outcome out = store_.write(change.id, *change.bytes);
     ZZ_ASSERT(out.status == Status::kDone);
   }
   return Status::kDone;

@@ -31,7 +31,7 @@ class ServiceState {
   std::optional<SharedBytes> read(state::ObjectId id);
   // The first object at or above `from`. Nothing: there is none below kOwnFirst, or what is there is absent.
   std::optional<state::ObjectId> next(state::ObjectId from);
-  void write(state::ObjectId id, Bytes bytes) { change(id, SharedBytes(std::move(bytes))); }
+  void write(state::ObjectId id, Bytes bytes) { change(id, std::move(bytes)); }
   void erase(state::ObjectId id) { change(id, std::nullopt); }
 
   // What reads and a commit() lacked; not empty: nothing may come of this run.
@@ -42,9 +42,9 @@ class ServiceState {
  private:
   struct Change {
     state::ObjectId id;
-    std::optional<SharedBytes> bytes;  // nothing: erased
+    std::optional<Bytes> bytes;  // nothing: erased
   };
-  void change(state::ObjectId id, std::optional<SharedBytes> bytes);
+  void change(state::ObjectId id, std::optional<Bytes> bytes);
   [[nodiscard]] const Change* changed(state::ObjectId id) const;
   [[nodiscard]] bool fits();
 

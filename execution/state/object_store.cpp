@@ -108,6 +108,8 @@ Totals ObjectStore::totals() const {
   return {objects_of(state_->head), bytes_of(state_->head)};
 }
 
+bool ObjectStore::whole() const { return !state_->root_wanted && state_->shared->forest.residency().absent() == 0; }
+
 // ---- snapshots
 
 std::optional<Snapshot> ObjectStore::snapshot() {

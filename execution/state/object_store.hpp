@@ -145,6 +145,8 @@ class ObjectStore {
   [[nodiscard]] NextOutcome next(ObjectId from) const;
   // Of the head; known whole once its root record is there, zero before.
   [[nodiscard]] Totals totals() const;
+  // Nothing of the head is absent, so nothing can be kMissing but what the disk lost. False says nothing.
+  [[nodiscard]] bool whole() const;
 
   // ---- versions
 

@@ -14,7 +14,7 @@ namespace {
 
 std::string call(test::LocalKv& service, std::string_view op) {
   const Invocation invocation{Seq{1}, Micros{42}, Digest{}, ClientId{0}, SharedBytes::copy(op)};
-  return std::string(as_text(service.execute(invocation)));
+  return std::string(service.execute(invocation).text());
 }
 
 TEST(KvService, KeepsValuesByKey) {

@@ -69,7 +69,7 @@ ReferenceRun::Answer ReferenceRun::execute(const execution::Invocation& invocati
   }
   Answer answer;
   answer.ran = true;
-  answer.reply = SharedBytes(service_.execute(invocation));
+  answer.reply = service_.execute(invocation);
   answer.digest = reply_digest(answer.reply.view());
   session->done.emplace(number.value, answer.digest);
   session->used = ++clock_;

@@ -93,7 +93,7 @@ struct Story {
     std::vector<Digest> digests;
     replies.emplace_back();
     for (const RequestPtr& r : requests) {
-      const SharedBytes reply(service.execute({header->n, times.back(), histories.back(), r->client, r->op}));
+      const SharedBytes reply = service.execute({header->n, times.back(), histories.back(), r->client, r->op});
       digests.push_back(reply_digest(reply.view()));
       replies.back().push_back(reply);
     }

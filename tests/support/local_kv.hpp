@@ -14,9 +14,9 @@ namespace zz::test {
 
 class LocalKv {
  public:
-  Bytes execute(const execution::Invocation& invocation) {
+  SharedBytes execute(const execution::Invocation& invocation) {
     execution::ServiceState state(*store_, {});
-    std::optional<Bytes> reply = service_.execute(invocation, state);
+    std::optional<SharedBytes> reply = service_.execute(invocation, state);
     ZZ_ASSERT(reply.has_value());
     const execution::state::Status status = state.commit();
     ZZ_ASSERT(status == execution::state::Status::kDone);

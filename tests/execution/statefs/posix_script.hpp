@@ -37,7 +37,8 @@ struct ScriptClock {
   bool keeps_named_accesses = true;  // else any access time is that of the change
 };
 
-// The machine's clock as file systems use it, in ticks.
+// The machine's clock as file systems use it: in ticks, but exact for a file whose times were read since its last
+// change (Linux since 6.13). So the next tick that counts is one after now, not one after the tick before.
 inline ScriptClock machine_clock() {
   struct State {
     timespec now{};
@@ -47,11 +48,11 @@ inline ScriptClock machine_clock() {
     return a.tv_sec != b.tv_sec ? a.tv_sec < b.tv_sec : a.tv_nsec < b.tv_nsec;
   };
   return {[=] {
-            timespec tick{};
+            timespec before{};
+            ::clock_gettime(CLOCK_REALTIME, &before);
             do {
-              ::clock_gettime(CLOCK_REALTIME_COARSE, &tick);
-            } while (!is_before(state->now, tick));
-            state->now = tick;
+              ::clock_gettime(CLOCK_REALTIME_COARSE, &state->now);
+            } while (!is_before(before, state->now));
           },
           [=](const timespec& time) { return !is_before(time, state->now); }};
 }
