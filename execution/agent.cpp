@@ -21,6 +21,7 @@
 #include "execution/agent_config.hpp"
 #include "execution/agent_faults.hpp"
 #include "execution/executor.hpp"
+#include "execution/foresight.hpp"
 #include "execution/http_adapter.hpp"
 #include "execution/in_process_adapter.hpp"
 #include "execution/kv_service.hpp"
@@ -36,11 +37,9 @@ namespace asio = boost::asio;
 using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
-constexpr std::size_t kForeseenMax = 512;  // requests whose needs are looked for at a time; each costs a run
-constexpr milliseconds kForesight{5};      // for all of them
-constexpr milliseconds kRunning{5};        // of requests in one turn; others wait for what else the loop has to do
-constexpr milliseconds kDrain{2'000};      // for the last votes of a slot whose service died
-constexpr milliseconds kStandstill{100};   // from which on a late tick is worth a word: votes are late too
+constexpr milliseconds kRunning{5};       // of requests in one turn; others wait for what else the loop has to do
+constexpr milliseconds kDrain{2'000};     // for the last votes of a slot whose service died
+constexpr milliseconds kStandstill{100};  // from which on a late tick is worth a word: votes are late too
 
 Micros monotonic_now() {
   return Micros{std::chrono::duration_cast<std::chrono::microseconds>(Clock::now().time_since_epoch()).count()};
@@ -145,10 +144,10 @@ class Agent::Impl final : public net::Handler, public Observer, public std::enab
   std::vector<net::Channel*> nodes_;  // live channels by node, null where there is none
   Clock::time_point node_seen_;
   bool turn_scheduled_ = false;
-  int turns_held_ = 0;       // whose output waits for the next one's, which comes at once
-  bool waits_ = false;       // for absent parts, since this turn
-  bool voted_ = false;       // since a state was adopted
-  Seq foreseen_;             // the last batch whose needs were looked at
+  int turns_held_ = 0;  // whose output waits for the next one's, which comes at once
+  bool waits_ = false;  // for absent parts, since this turn
+  bool voted_ = false;  // since a state was adopted
+  Foresight foresight_;
   bool in_adapter_ = false;  // execute() is on the stack: a reply now is no new turn
   bool lies_ = false;
   bool slow_ = false;
@@ -189,6 +188,7 @@ void Agent::Impl::make_adapter() {
     options.reply_bytes_max = cluster_.limits.op_bytes_max;
     adapter_ = std::make_unique<InProcessAdapter>(std::make_unique<KvService>(), store_->objects(), options,
                                                   [this, on_missing](const std::vector<state::Want>& wants) {
+                                                    foresight_.lacks(store_->urgent());
                                                     on_missing(wants);
                                                     waits_ = true;
                                                   });
@@ -479,6 +479,7 @@ void Agent::Impl::put_out() {
 }
 
 void Agent::Impl::run_service() {
+  if (store_->crowded()) return;  // the next tick looks again
   const auto until = Clock::now() + kRunning;
   for (int i = 0; i < kInvocationsPerTurn; ++i) {
     if (!ready_ || (!dying_.empty() && !executor_->mid_batch())) return;
@@ -494,19 +495,11 @@ void Agent::Impl::run_service() {
 
 // Who waits for a round trip asks for what later requests need with the same one, or as soon as they come.
 void Agent::Impl::foresee() {
-  if (waits_) foreseen_ = Seq{};  // what was looked at may lack more
-  if (!waits_ && !store_->urgent()) return;
-  const auto upcoming =
-      with_executor([this](Executor& executor) { return executor.upcoming(foreseen_, kForeseenMax); });
-  if (!upcoming.empty()) {
-    foreseen_ = upcoming.back().n;
-    // The rest waits for its own turn: what is asked for must not wait for what may be dear to find out.
-    const auto until = Clock::now() + kForesight;
-    for (auto at = upcoming.begin(); at != upcoming.end() && Clock::now() < until;) {
-      adapter_->foresee({*at++});
-    }
-  }
-  waits_ = false;
+  if (!std::exchange(waits_, false) && !store_->urgent()) return;
+  const auto upcoming = [this](Seq n, std::size_t limit) {
+    return with_executor([n, limit](Executor& executor) { return executor.upcoming(n, limit); });
+  };
+  foresight_.look(upcoming, *adapter_);
 }
 
 void Agent::Impl::on_reply(SharedBytes reply) {
@@ -545,7 +538,10 @@ void Agent::Impl::carry_out(ExecutorOutput output) {
     spdlog::warn("nobody has the stable state any more: the order is run again from batch 1");
     store_->replays();
   }
-  if (output.adopted || output.replays) restart_service();
+  if (output.adopted || output.replays) {
+    foresight_.restart();
+    restart_service();
+  }
   store_->want(output.wants);
   waits_ = waits_ || !output.wants.empty();
   for (const ExecutorOutput::SubscribeAt& at : output.subscribe) send(nodes_[at.to.value], encoded(at.subscribe));

@@ -139,8 +139,7 @@ bool Executor::start_over(const agreement::CertificatePtr& kept) {
   lost_ = newest_->state.n;
   // The disk is not trusted: it may have been another's.
   const bool usable = kept && kept->state.n > kept_ && kept->state.n <= lost_ && config_.genuine &&
-                      agreement::form_of(*kept, config_.service, config_.f) == Refusal::kNone &&
-                      config_.genuine(*kept);
+                      agreement::form_of(*kept, config_.service, config_.f) == Refusal::kNone && config_.genuine(*kept);
   if (!usable) {
     replay();
     return true;

@@ -3,6 +3,7 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <boost/asio/post.hpp>
 #include <filesystem>
 #include <fstream>
 #include <utility>
@@ -38,8 +39,7 @@ Result<state::ObjectStore::Opened> open_or_renew(const state::StoreOptions& opti
 
 // A persisted state's label is the message that says that it is stable.
 Bytes label_of(const agreement::CertificatePtr& certificate) {
-  const SharedBytes bytes =
-      agreement::encode(agreement::Message{certificate->service, agreement::Stable{certificate}});
+  const SharedBytes bytes = agreement::encode(agreement::Message{certificate->service, agreement::Stable{certificate}});
   return {bytes.view().begin(), bytes.view().end()};
 }
 
@@ -64,12 +64,24 @@ Result<std::unique_ptr<SlotStore>> SlotStore::open(boost::asio::io_context& loop
 
 SlotStore::SlotStore(boost::asio::io_context& loop, const Options& options, std::unique_ptr<state::ObjectStore> store,
                      Callbacks callbacks)
-    : callbacks_(std::move(callbacks)),
+    : loop_(loop),
+      callbacks_(std::move(callbacks)),
       memory_bytes_(options.store.path.empty() ? ~std::uint64_t{0} : options.store.memory_bytes),
       store_(std::move(store)),
       fetcher_(options.fetcher, *store_),
       source_(options.source, *store_),
+      reader_source_(options.source, *store_),
+      reading_(options.source.nodes),
       keeper_(loop, *store_) {}
+
+SlotStore::~SlotStore() {
+  reader_.stop();
+  reader_.join();
+}
+
+bool SlotStore::crowded() const {
+  return store_->counters().bytes_resident > memory_bytes_ / 16 * 15 && store_->disk_error().empty();
+}
 
 void SlotStore::tick(Micros now) {
   now_ = now;
@@ -101,10 +113,7 @@ void SlotStore::replays() {
 
 void SlotStore::settled() { settle_at_ = std::min(settle_at_, now_); }
 
-void SlotStore::pace() {
-  const auto crowded = [this] { return store_->counters().bytes_resident > memory_bytes_ / 16 * 15; };
-  fetcher_.hold(now_ < settle_at_ || (fetcher_.active() && crowded()));
-}
+void SlotStore::pace() { fetcher_.hold(now_ < settle_at_ || (fetcher_.active() && crowded())); }
 
 void SlotStore::stable(const agreement::CertificatePtr& certificate, const state::Snapshot& snapshot) {
   const Seq n = certificate->state.n;
@@ -128,9 +137,30 @@ Refusal SlotStore::step(NodeId from, const agreement::StateParts& answer) {
 }
 
 Refusal SlotStore::step(NodeId from, const agreement::FetchState& wish, const state::Snapshot& snapshot) {
-  StateSource::Answer answer = source_.answer(from, wish, snapshot);
+  const bool reads = !wish.wants.empty() && snapshot != nullptr;
+  StateSource::Answer answer = source_.answer(from, wish, reads ? nullptr : snapshot);
+  if (answer.refusal == Refusal::kNone && reads) {
+    if (reading_[from.value] < kReadingMax) {
+      read(from, wish, snapshot);
+      return Refusal::kNone;
+    }
+    answer.refusal = Refusal::kQuota;
+  }
   callbacks_.send(from, std::move(answer.parts));
   return answer.refusal;
+}
+
+void SlotStore::read(NodeId from, agreement::FetchState wish, state::Snapshot snapshot) {
+  ++reading_[from.value];
+  boost::asio::post(reader_, [this, from, wish = std::move(wish), snapshot = std::move(snapshot)] {
+    reader_source_.sent();
+    agreement::StateParts parts = reader_source_.answer(from, wish, snapshot).parts;
+    boost::asio::post(loop_, [this, alive = std::weak_ptr<int>(alive_), from, parts = std::move(parts)]() mutable {
+      if (alive.expired()) return;
+      --reading_[from.value];
+      callbacks_.send(from, std::move(parts));
+    });
+  });
 }
 
 void SlotStore::digest(const Executor::ToDigest& task) {

@@ -11,8 +11,11 @@
 // begun with once more. A directory that some life did not live to open is removed.
 //
 // Neither fetching in the background nor the disk competes with the first votes on an adopted state: both wait until
-// settled(), or for kSettle. Nor does what is fetched fill memory faster than the keeper makes room in it, which would
-// be the loop's work then.
+// settled(), or for kSettle. Nor does what is fetched, or what requests write, fill memory faster than the keeper makes
+// room in it: crowded(). That would be the loop's work then, and a disk that is busy takes its time.
+//
+// What others ask for in the background is read from disk by a thread of its own, kReadingMax questions of a node at a
+// time; one that asks for more gets empty answers. What others wait for (paths) is hot, and answered at once.
 //
 // After the disk failed, by being full, say, nothing is written to it any more. A state that fits into memory lives on
 // there; with one that does not, this life ends (Callbacks::failed).
@@ -22,6 +25,7 @@
 // "beside".
 
 #include <boost/asio/io_context.hpp>
+#include <boost/asio/thread_pool.hpp>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -60,10 +64,15 @@ class SlotStore {
 
   static constexpr Micros kPersistEvery{10'000'000};
   static constexpr Micros kSettle{1'000'000};
+  static constexpr std::uint32_t kReadingMax = 16;  // two slots' that have kRequestsMax in flight
 
   // Errors: those of ObjectStore::open.
   static Result<std::unique_ptr<SlotStore>> open(boost::asio::io_context& loop, const Options& options,
                                                  Callbacks callbacks);
+
+  ~SlotStore();  // waits for the answer at hand, and for the keeper's piece of work
+  SlotStore(const SlotStore&) = delete;
+  SlotStore& operator=(const SlotStore&) = delete;
 
   [[nodiscard]] state::ObjectStore& objects() { return *store_; }
   [[nodiscard]] std::mutex& head() { return head_; }
@@ -84,11 +93,13 @@ class SlotStore {
   [[nodiscard]] const agreement::CertificatePtr& kept() const { return kept_; }
   void want(std::span<const state::Want> wants) { fetcher_.want(wants); }
   [[nodiscard]] bool fetching() const { return fetcher_.active(); }
+  // Memory is nearly full: who would write waits until a tick finds it otherwise. Not said of a disk that has failed.
+  [[nodiscard]] bool crowded() const;
   // Execution waits for something that is fetched.
   [[nodiscard]] bool urgent() const { return fetcher_.urgent(); }
   [[nodiscard]] const StateFetcherStats& fetched() const { return fetcher_.stats(); }
   Refusal step(NodeId from, const agreement::StateParts& answer);
-  // Another slot asks, through that node; `snapshot` may be null.
+  // Another slot asks, through that node; `snapshot` may be null. Answers now or later.
   Refusal step(NodeId from, const agreement::FetchState& wish, const state::Snapshot& snapshot);
   // Has the root computed; again and again the same until it is there.
   void digest(const Executor::ToDigest& task);
@@ -101,22 +112,28 @@ class SlotStore {
 
   void pace();
   void watch_disk();
+  void read(NodeId from, agreement::FetchState wish, state::Snapshot snapshot);
 
+  boost::asio::io_context& loop_;
   Callbacks callbacks_;
   std::mutex head_;
   const std::uint64_t memory_bytes_;
   std::unique_ptr<state::ObjectStore> store_;
   StateFetcher fetcher_;
   StateSource source_;
-  Seq digesting_;  // 0: nothing
-  Seq source_of_;  // the checkpoint whose state is fetched
+  StateSource reader_source_;           // the reader's alone
+  std::vector<std::uint32_t> reading_;  // questions with the reader, by node
+  Seq digesting_;                       // 0: nothing
+  Seq source_of_;                       // the checkpoint whose state is fetched
   Micros now_;
   Micros settle_at_;   // held until then
   Micros persist_at_;  // not before
   agreement::CertificatePtr kept_;
   bool persisting_ = false;
   bool disk_failed_ = false;
-  StateKeeper keeper_;  // last: its thread works on the store
+  std::shared_ptr<int> alive_ = std::make_shared<int>(0);
+  StateKeeper keeper_;                  // its thread works on the store
+  boost::asio::thread_pool reader_{1};  // and so does this
 };
 
 }  // namespace zz::execution

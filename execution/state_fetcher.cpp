@@ -536,7 +536,10 @@ StateFetcher::Brought StateFetcher::take(const Request& request, const StatePart
         ++brought.parts;
         if (refusal == Refusal::kNone) brought.fresh += part->bytes.size();
         settle(*part);
-        if (refusal == Refusal::kNone && part->kind != PartKind::kObject && active_) expand(part->place);
+        // Who is waited for does not look for what nobody waits for.
+        if (refusal == Refusal::kNone && part->kind != PartKind::kObject && active_ && !request.urgent) {
+          expand(part->place);
+        }
         break;
       default:
         if (want != nullptr ? is_wrong(*want, *part) : !request.outdated) return wrong(refusal);

@@ -45,7 +45,7 @@ namespace zz::execution {
 struct StateFetcherConfig {
   SlotId self;
   std::uint32_t f = 1;
-  std::uint32_t g = 1;  // at most 31
+  std::uint32_t g = 1;                         // at most 31
   std::uint64_t bytes_per_second = 64u << 20;  // in the background, of all nodes together
   // How long a source may take, at first; kPatienceBytes more give it a microsecond more. Doubled while it is silent.
   Micros patience{250'000};
@@ -71,8 +71,8 @@ struct StateFetcherStats {
   std::uint64_t empty = 0;
   std::uint64_t partial = 0;  // answers that brought less than half of what they should
   std::uint64_t hedged = 0;
-  std::uint64_t silent = 0;   // questions given up
-  std::uint64_t late = 0;     // hedged or given up, and answered after all
+  std::uint64_t silent = 0;  // questions given up
+  std::uint64_t late = 0;    // hedged or given up, and answered after all
   std::uint64_t stale = 0;
 };
 

@@ -22,6 +22,7 @@ constexpr std::size_t kWriteBufferBytes = 32u << 20;
 constexpr std::size_t kBlockCacheBytes = 8u << 20;
 constexpr std::uint64_t kBlobBytesMin = 2'048;  // objects above it are not moved by compaction
 constexpr std::uint64_t kWalBytesMax = 256ull << 20;
+constexpr std::uint64_t kSyncEvery = 1ull << 20;  // else it is written in floods, and whoever needs the disk waits
 constexpr char kManifestKey[] = "manifest";
 constexpr char kPartKey[] = "part";
 constexpr char kDoomedKey[] = "doomed";
@@ -44,6 +45,7 @@ rocksdb::Options rocks_options() {
   options.write_buffer_size = kWriteBufferBytes;
   options.max_total_wal_size = kWalBytesMax;
   options.max_background_jobs = 2;
+  options.bytes_per_sync = options.wal_bytes_per_sync = kSyncEvery;
   options.max_bgerror_resume_count = 0;  // an error is for good
   options.enable_blob_files = true;
   options.min_blob_size = kBlobBytesMin;

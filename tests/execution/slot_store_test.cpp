@@ -2,6 +2,7 @@
 
 #include <fstream>
 
+#include "execution/state_messages.hpp"
 #include "tests/execution/slot_life.hpp"
 #include "tests/execution/state/store_test_model.hpp"
 #include "tests/execution/temp_dir.hpp"
@@ -107,6 +108,53 @@ TEST(SlotStore, WhatALifeHadOfTheStateIsReusedByTheNext) {
   next.store->objects().adopt(root);
   EXPECT_EQ(supply(*next.store, model.size()), model.size() - 300);
   state::testing::expect_equal(next.store->objects(), model);
+}
+
+// What others fetch in the background, each question of one object.
+TEST(SlotStore, WhatOthersAskForComesOffTheLoopAndIsBounded) {
+  const TempDir dir;
+  Life life(dir.path / "slot");
+  const Model model = a_model();
+  state::testing::fill(life.store->objects(), model);
+  const state::Snapshot snapshot = life.digested();
+  const Bytes& bytes = model.at(0);
+  agreement::FetchState wish{1, SlotId{0}, kStable, {}, {}};
+  const Digest digest = state::object_digest(ObjectId{0}, bytes);
+  wish.wants.push_back(to_message(
+      state::Want{state::PartKind::kObject, state::place_of(ObjectId{0}), bytes.size(), digest, ObjectId{0}}));
+  for (std::uint32_t i = 0; i < SlotStore::kReadingMax; ++i) {
+    EXPECT_EQ(life.store->step(NodeId{2}, wish, snapshot), Refusal::kNone);
+  }
+  EXPECT_TRUE(life.sent.empty());
+  EXPECT_EQ(life.store->step(NodeId{2}, wish, snapshot), Refusal::kQuota);
+  ASSERT_EQ(life.sent.size(), 1u) << "who asks for too much hears so at once";
+  EXPECT_TRUE(std::get<agreement::StateParts>(std::exchange(life.sent, {}).front()).parts.empty());
+  EXPECT_EQ(life.store->step(NodeId{1}, wish, snapshot), Refusal::kNone) << "another one";
+  ASSERT_TRUE(life.until([&] { return life.sent.size() == SlotStore::kReadingMax + 1; }));
+  for (const agreement::Body& body : life.sent) {
+    const auto& parts = std::get<agreement::StateParts>(body).parts;
+    ASSERT_EQ(parts.size(), 1u);
+    EXPECT_EQ(parts[0].bytes, SharedBytes::copy(bytes));
+  }
+  EXPECT_EQ(life.store->step(NodeId{2}, wish, snapshot), Refusal::kNone) << "its share is free again";
+  EXPECT_EQ(life.store->step(NodeId{4}, wish, snapshot), Refusal::kUnknownPeer);
+  wish.source = SlotId{1};
+  EXPECT_EQ(life.store->step(NodeId{2}, wish, snapshot), Refusal::kUnknownSlot);
+}
+
+TEST(SlotStore, WhoWritesMoreThanFitsWaitsForTheKeeperToMakeRoom) {
+  const TempDir dir;
+  constexpr std::uint64_t kMemory = 1u << 20;
+  Life life(dir.path / "slot", kMemory);
+  EXPECT_FALSE(life.store->crowded());
+  bool crowded = false;
+  for (std::uint64_t id = 0; id < 2 * kMemory / 4'096; ++id) {
+    ASSERT_EQ(life.store->objects().write(ObjectId{id}, Bytes(4'096, 7)).status, Status::kDone);
+    crowded = crowded || life.store->crowded();
+  }
+  EXPECT_TRUE(crowded);
+  life.store->tick(Micros{2});
+  EXPECT_TRUE(life.until([&] { return !life.store->crowded(); }));
 }
 
 TEST(SlotStore, ADirectoryThatALifeDidNotLiveToOpenIsRemoved) {
