@@ -422,6 +422,10 @@ void Oversight::subscribed(SlotId slot, Incarnation incarnation, Seq from) {
   state_->on_subscribe(slot, incarnation, from);
 }
 
+void Oversight::fetches(SlotId slot, Incarnation incarnation) {
+  if (state_->table.is_current(slot, incarnation)) state_->at(slot).fetched_at = state_->now;
+}
+
 void Oversight::unanswered(std::optional<Seq> n) {
   const std::optional<Seq> before = std::exchange(state_->unanswered, n);
   if (before == n) return;

@@ -135,6 +135,8 @@ class Oversight final : public SystemRules {
   // The slot wants the order from here on. Before an incarnation's first vote this says which stable checkpoint it
   // begins with; it will not vote for what lies before, and agrees with all of it once it is stable here too.
   void subscribed(SlotId slot, Incarnation incarnation, Seq from);
+  // It asks, through this node, for parts of the state.
+  void fetches(SlotId slot, Incarnation incarnation);
   // A batch below a stable checkpoint of which a client has wanted an answer for long, and no g+1 slots' current
   // incarnations tell this node how it was closed: more slots are needed. Nothing: there is none any more.
   void unanswered(std::optional<Seq> n);

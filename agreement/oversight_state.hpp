@@ -45,6 +45,9 @@ struct SlotWatch {
   Micros progress_at;  // while its votes keep coming
   Micros grace_until;  // and not beyond this
 
+  std::optional<Micros> fetched_at;    // it last asked for parts of the state here: it lacks some
+  std::optional<Micros> spared_since;  // it is late, but perhaps the only one that lacks nothing
+
   std::optional<Suspect> said;  // what this node signed last
   Micros said_at;
   std::uint8_t reported = 0;  // bits by Suspicion: told the observer
@@ -161,6 +164,7 @@ struct Oversight::State {
   };
   [[nodiscard]] std::optional<Charge> charge_against(SlotId slot) const;
   [[nodiscard]] bool prefer_unconvicted(SlotMask& agreeing) const;
+  [[nodiscard]] bool spares(SlotId slot, const Charge& charge);
   void speak_about(SlotId slot);
   void propose_change();
   void propose_joins();

@@ -12,6 +12,10 @@ namespace {
 constexpr Micros kGather{50'000};
 // What was handed out for ordering and is not ordered is handed out again.
 constexpr Micros kProposeAgain{1'000'000};
+// Who asked for parts of the state within kFetches lacks some. For that others are spared kSpares at most: 10 GiB come
+// in that time, and a liar may ask for ever.
+constexpr Micros kFetches{15'000'000};
+constexpr Micros kSpares{180'000'000};
 
 }  // namespace
 
@@ -67,10 +71,27 @@ bool Oversight::State::prefer_unconvicted(SlotMask& agreeing) const {
   return true;
 }
 
+// A slot that is slow stays while fewer than g others have all of the state: it may be the only one that has. Nothing
+// but its turn depends on it, since g+1 others agree.
+bool Oversight::State::spares(SlotId slot, const Charge& charge) {
+  SlotWatch& watch = at(slot);
+  const std::vector<SlotId> others = slots_of(charge.agreeing);
+  const auto whole = std::ranges::count_if(others, [this](SlotId other) {
+    return !at(other).fetched_at || passed(*at(other).fetched_at, kFetches);
+  });
+  const bool slow = table.is_active(slot) && charge.why == Suspicion::kLate && watch.channels > 0;
+  if (!slow || whole >= static_cast<std::int64_t>(table.g())) {
+    watch.spared_since.reset();
+    return false;
+  }
+  if (!watch.spared_since) watch.spared_since = now;
+  return !passed(*watch.spared_since, kSpares);
+}
+
 void Oversight::State::speak_about(SlotId slot) {
   SlotWatch& watch = at(slot);
   const auto charge = charge_against(slot);
-  if (!charge) {
+  if (!charge || spares(slot, *charge)) {
     if (watch.said) suspects.withdraw(slot, self);
     watch.said.reset();
     return;

@@ -231,6 +231,7 @@ Refusal ServiceInstance::from_executor(const crypto::Peer& peer, Message& messag
   }
   if (auto* m = std::get_if<ExecCheckpoint>(&message.body)) return oversight_.step(peer.slot, peer.incarnation, *m);
   if (auto* m = std::get_if<FetchState>(&message.body)) {
+    oversight_.fetches(peer.slot, peer.incarnation);
     return relay_.request(peer.slot, peer.incarnation, std::move(*m));
   }
   if (auto* m = std::get_if<StateParts>(&message.body)) {

@@ -253,6 +253,64 @@ TEST(OversightSuspects, ASlotThatSkipsABatchAndGoesOnIsLateForIt) {
   EXPECT_EQ(desk.said(1)->n, Seq{n});
 }
 
+// Slot 0 lied and is gone; slot 2, woken for it, fetches the state that slot 1 alone has.
+TEST(OversightSuspects, ASlotThatMayAloneHaveTheStateIsNotSentAwayForBeingSlow) {
+  OversightDesk desk;
+  desk.start();
+  lie_and_settle(desk, 0);
+  desk.convict(0);
+  ASSERT_EQ(desk.core->notice().active, slot_list({1, 2}));
+  desk.deliver(0, {desk.parties.join(SlotId{0}, Incarnation{2})});
+  for (const SlotId slot : slot_list({1, 2})) {
+    for (std::uint64_t n = desk.core->closed_through().value + 1; n <= desk.requests_of.size(); ++n) {
+      desk.vote(slot.value, n);
+    }
+  }
+  const auto fetch_for = [&](std::int64_t ms) {
+    for (std::int64_t gone = 0; gone < ms; gone += 1'000) {
+      desk.core->fetches(SlotId{2}, Incarnation{1});
+      desk.core->fetches(SlotId{0}, Incarnation{2});
+      desk.pass(1'000);
+    }
+  };
+  fetch_for(1'000);
+  const std::uint64_t n = desk.deliver();
+  desk.vote(2, n);
+  desk.pass(150);
+  desk.up(0);
+  desk.replay(0, n);
+  ASSERT_EQ(desk.core->closed_through(), Seq{n});
+  fetch_for(20'000);
+  EXPECT_FALSE(desk.said(1).has_value()) << "nobody else has all of the state";
+  desk.pass(16'000);
+  ASSERT_TRUE(desk.said(1).has_value()) << "somebody has stopped asking for parts";
+  EXPECT_EQ(desk.said(1)->why, Suspicion::kLate);
+}
+
+TEST(OversightSuspects, ASlotIsSparedForThreeMinutesAtMostAndNotIfItIsGone) {
+  for (const bool is_gone : {false, true}) {
+    OversightDesk desk;
+    desk.start();
+    const std::uint64_t n = desk.deliver();
+    desk.vote(0, n);
+    desk.pass(150);
+    desk.up(2);
+    desk.replay(2, n);
+    ASSERT_EQ(desk.core->closed_through(), Seq{n});
+    if (is_gone) desk.down(1);
+    for (int second = 0; second < 175; ++second) {
+      for (const SlotId slot : slot_list({0, 2})) desk.core->fetches(slot, Incarnation{1});
+      desk.pass(1'000);
+    }
+    EXPECT_EQ(desk.said(1).has_value(), is_gone);
+    for (int second = 0; second < 10; ++second) {
+      for (const SlotId slot : slot_list({0, 2})) desk.core->fetches(slot, Incarnation{1});
+      desk.pass(1'000);
+    }
+    EXPECT_TRUE(desk.said(1).has_value());
+  }
+}
+
 TEST(OversightSuspects, AGoneIdleSlotIsLateOnceAReplacementAgreesOnTheLastBatch) {
   OversightDesk desk;
   desk.start();
