@@ -438,6 +438,7 @@ TEST_P(ProcessBackendTest, TakesOffWhatAnEarlierDaemonLeftMounted) {
   auto processes = noted_processes(world.work(guest_id(1, 0)));
   const auto sleeping = noted_processes(world.work(guest_id(2, 1)));
   processes.insert(processes.end(), sleeping.begin(), sleeping.end());
+  ASSERT_EQ(::kill(daemon, SIGSTOP), 0);  // or it clears up when the warden is gone
   ASSERT_EQ(::kill(warden, SIGKILL), 0);
   ASSERT_EQ(::kill(daemon, SIGKILL), 0);
   ASSERT_EQ(::waitpid(daemon, nullptr, 0), daemon);
