@@ -146,6 +146,18 @@ void draw_weather(Prng& prng, Draw& out) {
   if (out.has(Fault::kBootFailure)) out.hypervisor.failure_percent = static_cast<std::uint32_t>(between(prng, 2, 15));
 }
 
+// How the service is kept, from a stream of its own: what else a seed draws does not depend on it. The stream is one in
+// which no run of seeds.txt draws any of it, so that those stay what they are kept for.
+void draw_service(const Plan& plan, crypto::ServiceEntry& service) {
+  constexpr std::uint64_t kStream = 274;
+  Prng prng(plan.seed * 0x9e3779b97f4a7c15ULL + plan.f * 1'000 + plan.g + kStream * 1'000'003);
+  if (chance(prng, 8)) service.wake = crypto::WakePolicy::kOneByOne;
+  if (!chance(prng, 6)) return;
+  const bool by_time = chance(prng, 50);
+  service.rejuvenate_every_ms = by_time ? static_cast<std::uint32_t>(between(prng, 4'000, 20'000)) : 0;
+  service.rejuvenate_every_requests = by_time ? 0 : static_cast<std::uint32_t>(between(prng, 40, 150));
+}
+
 }  // namespace
 
 const crypto::SecretKey& node_key(NodeId id) {
@@ -174,6 +186,7 @@ Draw draw(const Plan& plan) {
   out.gst = Micros{between(prng, 20'000, 45'000) * 1'000};
   if (plan.gst) out.gst = *plan.gst;
   out.cluster = make_cluster(plan, out, prng);
+  if (!plan.faults) draw_service(plan, out.cluster.services.front());  // a scenario says itself what it is about
   if (plan.configure) plan.configure(out.cluster);
   out.parties.nodes = static_cast<std::uint16_t>(out.cluster.n());
   out.parties.slots = out.parties.hosts = static_cast<std::uint16_t>(2 * plan.g + 1);

@@ -106,6 +106,7 @@ struct Kernel {
   void observed(Party by, const Event& event) {
     ++events_seen[static_cast<std::size_t>(event.kind)];
     if (event.kind == EventKind::kDiverged) count("sign." + std::string(event.why));
+    if (event.kind == EventKind::kWakeRequested) count("wake." + std::string(event.why));
     if (trace != nullptr) trace_event(by, event);
     witness->observed(now, event);
   }

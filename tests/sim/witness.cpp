@@ -5,6 +5,7 @@
 #include <tuple>
 #include <vector>
 
+#include "agreement/oversight.hpp"
 #include "tests/sim/witness_agreement.hpp"
 #include "tests/sim/witness_clients.hpp"
 #include "tests/sim/witness_complaints.hpp"
@@ -99,6 +100,7 @@ class ActivationWitness {
 
   // System operations that were ordered: hosts' and nodes' own words.
   void ordered(const GhostBatch& batch) {
+    requests_ += batch.header->references.size();
     for (const SystemOp& op : batch.header->system) {
       if (const auto* join = std::get_if<Join>(&op)) {
         if (!joins_.contains({join->slot, join->incarnation, join->key})) {
@@ -130,6 +132,10 @@ class ActivationWitness {
   void take(NodeId from, HostId host, const Wake& wake) {
     if (wake.signer != from || wake.service != ghost_.service || wake.slot.value >= slots_.size()) return;
     if (slots_[wake.slot.value].host != host) return;
+    const bool rejuvenates = wake.sign == static_cast<std::uint8_t>(Sign::kRejuvenation);
+    if (rejuvenates && ghost_.is_correct(from) && !may_rejuvenate()) {
+      ghost_.fail("I21 wake-up without cause: no slot is to be rejuvenated yet", at(from, wake.n));
+    }
     const auto key = std::tuple(wake.slot, wake.incarnation, wake.epoch);
     if (wakes_.size() >= kWakeKeysMax && !wakes_.contains(key) && !ghost_.is_correct(from)) return;
     Wakes& wakes = wakes_[key];
@@ -144,6 +150,13 @@ class ActivationWitness {
     } else {
       wakes.flooded = true;
     }
+  }
+
+  // By time no bound is known: a node that is alone for long goes by its own clock.
+  [[nodiscard]] bool may_rejuvenate() const {
+    const crypto::ServiceEntry& service = ghost_.cluster.services[ghost_.service.value];
+    const std::uint32_t every = service.rejuvenate_every_requests;
+    return service.rejuvenate_every_ms != 0 || (every != 0 && requests_ >= every);
   }
 
   [[nodiscard]] bool backed(Wakes& wakes) {
@@ -208,6 +221,7 @@ class ActivationWitness {
   std::set<std::tuple<SlotId, Incarnation, crypto::PublicKey>> joins_;
   std::set<crypto::Signature> suspects_;  // of correct nodes
   std::map<SlotId, Incarnation> newest_;
+  std::uint64_t requests_ = 0;  // ordered
 };
 
 class TheWitness final : public Witness {

@@ -51,9 +51,10 @@ void ComplaintWitness::sent(Micros now, const Parcel& parcel) {
     if (ghost_.is_correct(from)) progress(now, from, *m);
   } else if (const auto* change = std::get_if<ViewChangePtr>(&body)) {
     if (ghost_.is_correct(from)) check_shown(from, **change);
-  } else if (std::holds_alternative<Wake>(body)) {
-    if (ghost_.is_correct(from) && !at_node(from).saw_trouble) {
-      ghost_.fail("I22 complaints: a WAKE without a sign of trouble", at(from, std::get<Wake>(body).n));
+  } else if (const auto* wake = std::get_if<Wake>(&body)) {
+    const bool complains = wake->sign != static_cast<std::uint8_t>(Sign::kRejuvenation);
+    if (complains && ghost_.is_correct(from) && !at_node(from).saw_trouble) {
+      ghost_.fail("I22 complaints: a WAKE without a sign of trouble", at(from, wake->n));
     }
   }
 }

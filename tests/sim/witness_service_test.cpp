@@ -1,6 +1,7 @@
 // Every checker of the witness can fail: a short story that breaks it, beside legal ones. Here: what is answered,
 // states and activation, from I13 on.
 
+#include "agreement/oversight.hpp"
 #include "tests/sim/witness.hpp"
 #include "tests/sim/witness_clients.hpp"
 #include "tests/sim/witness_story.hpp"
@@ -184,6 +185,19 @@ TEST(WitnessTest, I21CatchesAWakeUpOnTooFewComplaints) {
     }
     if (what == 3) s.parcel(node_peer(node(3)), host_peer(HostId{1}), s.wake(node(3), SlotId{2}));
     s.witness->woken(s.now, SlotId{2}, Incarnation{1});
+    EXPECT_THAT(s.violation(), StartsWith(what == 0 ? "none" : "I21 ")) << what;
+  }
+}
+
+TEST(WitnessTest, I21CatchesARejuvenationBeforeItsTime) {
+  for (const int what : {0, 1, 2}) {
+    Story s;
+    s.cluster.file.services[0].rejuvenate_every_requests = what == 2 ? 0 : 2;
+    s.ordered({s.submit(1, "put k a")});
+    if (what == 0) s.ordered({s.submit(2, "get k")});
+    Wake wake = s.wake(node(0), SlotId{2});
+    wake.sign = static_cast<std::uint8_t>(Sign::kRejuvenation);
+    s.parcel(node_peer(node(0)), host_peer(HostId{2}), wake);
     EXPECT_THAT(s.violation(), StartsWith(what == 0 ? "none" : "I21 ")) << what;
   }
 }

@@ -404,6 +404,10 @@ void World::finish_counters() {
     kernel_.count("recovery.view-change", node_at(node).view_changes());
     kernel_.count("recovery.new-view", status.stats.views_entered);
     kernel_.count("recovery.stable-checkpoint", status.stable.value > 0 ? 1 : 0);
+    kernel_.count("slot.rejuvenated", node_at(node).instance().oversight().stats().rejuvenations);
+    if (draw_.cluster.services.front().wake == crypto::WakePolicy::kOneByOne) {
+      kernel_.count("wake.one-by-one", node_at(node).instance().oversight().stats().wakes);
+    }
   }
 }
 
