@@ -1,8 +1,9 @@
 #pragma once
 
-// EvidenceFiles: replies that differed, one JSON file each, in a directory of a node; `zz explain` reads them. At most
-// kFilesMax, the oldest go first; of operations the beginning, of replies an excerpt around the first byte that
-// differs. One thread. Written without a sync: evidence is for people, nothing depends on it.
+// EvidenceFiles: replies and states that differed, one JSON file each, in a directory of a node; `zz explain` reads
+// them. At most kFilesMax, the oldest go first; of operations the beginning, of replies and of objects of the state an
+// excerpt around the first byte that differs. One thread. Written without a sync: evidence is for people, nothing
+// depends on it.
 
 #include <cstddef>
 #include <string>
@@ -10,6 +11,7 @@
 #include <utility>
 
 #include "agreement/evidence_book.hpp"
+#include "agreement/state_evidence.hpp"
 #include "base/result.hpp"
 
 namespace zz::agreement {
@@ -26,8 +28,11 @@ class EvidenceFiles {
 
   // The path of the file. Of one batch the last word counts.
   Result<std::string> write(std::string_view service, const Evidence& evidence);
+  // `adapter`: the service's, which says what its objects are.
+  Result<std::string> write(std::string_view service, std::string_view adapter, const StateDifference& difference);
 
  private:
+  Result<std::string> write(const std::string& name, const std::string& text);
   void make_room() const;
 
   std::string directory_;

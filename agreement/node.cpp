@@ -271,14 +271,21 @@ void Node::Impl::turn() {
 // For people; that it cannot be written stops nobody.
 void Node::Impl::keep_evidence() {
   for (std::size_t i = 0; i < services_.size(); ++i) {
-    for (const Evidence& evidence : services_[i]->take_evidence()) {
-      if (options_.data.empty()) continue;
-      const auto path = EvidenceFiles(evidence_path(options_.data)).write(cluster_.services[i].name, evidence);
+    const crypto::ServiceEntry& service = cluster_.services[i];
+    EvidenceFiles files(evidence_path(options_.data));
+    const auto tell = [&](std::string_view what, Seq n, const Result<std::string>& path) {
       if (path) {
-        spdlog::warn("service {}: batch {}: replies differ: see {} (zz explain)", i, evidence.n.value, *path);
+        spdlog::warn("service {}: batch {}: {} differ: see {} (zz explain)", i, n.value, what, *path);
       } else if (!std::exchange(evidence_failed_, true)) {
         spdlog::error("evidence is lost: {}", path.error());
       }
+    };
+    for (const Evidence& evidence : services_[i]->take_evidence()) {
+      if (!options_.data.empty()) tell("replies", evidence.n, files.write(service.name, evidence));
+    }
+    for (const StateDifference& difference : services_[i]->take_state_evidence()) {
+      if (options_.data.empty()) continue;
+      tell("states after it", difference.n, files.write(service.name, service.adapter, difference));
     }
   }
 }

@@ -85,10 +85,23 @@ struct OversightOutput {
     std::vector<Side> sides;
   };
   std::vector<Difference> differences;
+  // Roots of a checkpoint that differ; told again when all slots have spoken and no g+1 agree.
+  struct RootDifference {
+    Seq n;
+    Epoch epoch;
+    bool hung = false;
+    struct Side {
+      std::vector<std::pair<SlotId, Incarnation>> slots;
+      Digest root;
+      bool agrees = false;  // with g+1
+    };
+    std::vector<Side> sides;
+  };
+  std::vector<RootDifference> root_differences;
   bool table_changed = false;  // send notice() to the hosts; close channels of dead incarnations
   [[nodiscard]] bool empty() const {
     return suspects.empty() && wakes.empty() && propose.empty() && closed.empty() && roots.empty() &&
-           differences.empty() && !table_changed;
+           differences.empty() && root_differences.empty() && !table_changed;
   }
 };
 

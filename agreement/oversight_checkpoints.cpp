@@ -73,11 +73,13 @@ void Oversight::State::count_root(SlotId slot, Seq n, const Digest& root) {
       break;
     case ExecCheckpointBook::Effect::kHung:
       raise_root_mismatch(n);
+      tell_roots(n, *roots.find(n));
       ++stats.not_deterministic;
       report(
           {.kind = EventKind::kNotDeterministic, .n = n, .epoch = table.epoch(), .why = to_string(Sign::kCheckpoint)});
       break;
     case ExecCheckpointBook::Effect::kWrong:
+      tell_wrong_root(slot, n, root);
       mark_wrong_root(slot, n);
       break;
     case ExecCheckpointBook::Effect::kAgrees:
@@ -151,7 +153,33 @@ void Oversight::State::raise_root_mismatch(Seq n) {
   const SlotMask liars = wrong();
   const auto views = std::count_if(words->candidates.begin(), words->candidates.end(),
                                    [liars](const auto& c) { return without(c.slots, liars) != 0; });
-  if (views >= 2) raise_root(n, std::nullopt);
+  if (views < 2) return;
+  tell_roots(n, *words);
+  raise_root(n, std::nullopt);
+}
+
+// For evidence: not of those that are known to lie.
+void Oversight::State::tell_roots(Seq n, const ExecCheckpoints& words) {
+  OversightOutput::RootDifference told{n, table.epoch(), words.hung, {}};
+  for (const ExecCheckpoints::Candidate& view : words.candidates) {
+    OversightOutput::RootDifference::Side side{{}, view.root, false};
+    for (const SlotId slot : slots_of(without(view.slots, wrong()))) {
+      side.slots.emplace_back(slot, table.incarnation(slot));
+    }
+    if (!side.slots.empty()) told.sides.push_back(std::move(side));
+  }
+  if (told.sides.size() >= 2) out.root_differences.push_back(std::move(told));
+}
+
+void Oversight::State::tell_wrong_root(SlotId slot, Seq n, const Digest& root) {
+  const ExecCheckpoints& words = *roots.find(n);
+  if (at(slot).wrong_at.value != 0 || words.agreeing == 0) return;
+  OversightOutput::RootDifference told{n, table.epoch(), false, {{{}, *words.root, true}, {{}, root, false}}};
+  for (const SlotId right : slots_of(words.agreeing)) {
+    told.sides[0].slots.emplace_back(right, table.incarnation(right));
+  }
+  told.sides[1].slots.emplace_back(slot, table.incarnation(slot));
+  out.root_differences.push_back(std::move(told));
 }
 
 void Oversight::State::end_root_sign(Seq n, ExecCheckpoints& words) {

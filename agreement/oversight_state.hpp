@@ -119,6 +119,8 @@ struct Oversight::State {
   void on_subscribe(SlotId slot, Incarnation incarnation, Seq from);
   void raise_root(Seq n, std::optional<SlotId> slot);
   void raise_root_mismatch(Seq n);
+  void tell_roots(Seq n, const ExecCheckpoints& words);
+  void tell_wrong_root(SlotId slot, Seq n, const Digest& root);
   void end_root_sign(Seq n, ExecCheckpoints& words);
   void restart_root_signs();
   void watch_roots();

@@ -235,6 +235,7 @@ Refusal ServiceInstance::from_executor(const crypto::Peer& peer, Message& messag
     return relay_.request(peer.slot, peer.incarnation, std::move(*m));
   }
   if (auto* m = std::get_if<StateParts>(&message.body)) {
+    if (StateEvidence::is_own(m->ticket)) return state_evidence_.step(peer.slot, peer.incarnation, *m);
     return relay_.answer(peer.slot, peer.incarnation, std::move(*m));
   }
   if (auto* m = std::get_if<Replies>(&message.body)) {
@@ -362,6 +363,7 @@ void ServiceInstance::tick(Micros monotonic, Micros wall) {
   book_.tick(monotonic);
   oversight_.unanswered(book_.in_vain());
   evidence_.tick(monotonic);
+  state_evidence_.tick(monotonic);
 }
 
 bool ServiceInstance::run_ordering() {
@@ -414,7 +416,11 @@ bool ServiceInstance::run_oversight() {
     book_.close(*log_.at(closed.n).header, closed.replies);
     agreeing_[closed.n.value - 1] = std::move(closed.agreeing);
   }
-  for (const OversightOutput::Root& settled : out.roots) checkpoints_.settled(settled.n, settled.root);
+  for (const OversightOutput::RootDifference& difference : out.root_differences) state_evidence_.open(difference);
+  for (const OversightOutput::Root& settled : out.roots) {
+    checkpoints_.settled(settled.n, settled.root);
+    state_evidence_.settled(settled.n, settled.root);
+  }
   for (OversightOutput::Difference& difference : out.differences) take_difference(std::move(difference));
   if (out.table_changed) {
     outlet_.to_all_hosts(wrap(oversight_.notice()));
@@ -530,6 +536,9 @@ void ServiceInstance::take_difference(OversightOutput::Difference&& difference) 
 
 void ServiceInstance::run_evidence() {
   for (EvidenceBook::Ask& ask : evidence_.take_asks()) {
+    static_cast<void>(outlet_.to_executor(service_, ask.slot, ask.incarnation, wrap(std::move(ask.wanted))));
+  }
+  for (StateEvidence::Ask& ask : state_evidence_.take_asks()) {
     static_cast<void>(outlet_.to_executor(service_, ask.slot, ask.incarnation, wrap(std::move(ask.wanted))));
   }
 }

@@ -19,6 +19,7 @@
 #include "agreement/oversight.hpp"
 #include "agreement/replica.hpp"
 #include "agreement/reply_book.hpp"
+#include "agreement/state_evidence.hpp"
 #include "agreement/state_relay.hpp"
 #include "base/observer.hpp"
 #include "base/refusal.hpp"
@@ -71,6 +72,8 @@ class ServiceInstance {
   [[nodiscard]] Seq stable() const { return stable_n(checkpoints_.stable()); }
   // Replies that differed, with what could be had of them.
   [[nodiscard]] std::vector<Evidence> take_evidence() { return evidence_.take_done(); }
+  // States that differed, likewise.
+  [[nodiscard]] std::vector<StateDifference> take_state_evidence() { return state_evidence_.take_done(); }
   // This node lost promises, and votes again only when everything it may have promised lies behind (docs/protocol.md
   // §5).
   [[nodiscard]] bool learner() const { return learner_; }
@@ -136,6 +139,7 @@ class ServiceInstance {
   CatchUp catch_up_;
   StateRelay relay_;
   EvidenceBook evidence_;
+  StateEvidence state_evidence_;
   Micros now_;
   struct Helped {  // one node that is behind
     std::optional<Micros> certificate_at;

@@ -1,5 +1,5 @@
-// zz explain: which request was answered differently, by which slots, and at which byte (docs/operations.md). Reads
-// what agreement nodes keep on disk; no node has to run.
+// zz explain: which request was answered differently, or which object of the state is another, at which slots, and from
+// which byte on (docs/operations.md). Reads what agreement nodes keep on disk; no node has to run.
 
 #include <fmt/format.h>
 
@@ -15,6 +15,7 @@
 #include <set>
 #include <string>
 #include <system_error>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -23,6 +24,8 @@
 #include "apps/local_cluster.hpp"
 #include "base/bytes.hpp"
 #include "crypto/cluster.hpp"
+#include "execution/slot_layout.hpp"
+#include "execution/statefs/layout.hpp"
 
 namespace zz::apps {
 namespace {
@@ -32,6 +35,7 @@ using nlohmann::json;
 
 constexpr std::size_t kFileBytesMax = 1u << 20;
 constexpr std::size_t kShownBytes = 48;  // of a reply, from a little before the first difference on
+constexpr std::size_t kCompared = 2;     // of states, the objects of the first two
 
 struct Flags {
   std::string dir;
@@ -41,13 +45,16 @@ struct Flags {
   bool as_json = false;
 };
 
-// What one or more nodes saw of a batch.
+// What one or more nodes saw of a batch, or of the state after it.
 struct Incident {
   json evidence;  // of the node that got the most
   std::size_t bodies = 0;
   std::set<std::string> seen_by;
 };
-using Incidents = std::map<std::pair<std::string, std::uint64_t>, Incident>;  // service, batch
+using Incidents = std::map<std::tuple<std::string, std::uint64_t, bool>, Incident>;  // service, batch, its state
+
+bool is_of_state(const json& evidence) { return evidence.contains("checkpoint"); }
+const json& sides_of(const json& evidence) { return evidence.at(is_of_state(evidence) ? "roots" : "replies"); }
 
 Result<json> read_evidence(const fs::path& path) {
   std::ifstream file(path, std::ios::binary);
@@ -55,8 +62,14 @@ Result<json> read_evidence(const fs::path& path) {
   file.read(text.data(), static_cast<std::streamsize>(text.size()));
   text.resize(static_cast<std::size_t>(std::max<std::streamsize>(file.gcount(), 0)));
   json out = json::parse(text, nullptr, false);
-  const bool known = text.size() <= kFileBytesMax && out.is_object() && out["service"].is_string() &&
-                     out["batch"].is_number_unsigned() && out["request"].is_object() && out["replies"].is_array();
+  const auto has = [&](bool (*good)(const json&), const char* key) { return out.contains(key) && good(out[key]); };
+  const auto is_text = [](const json& value) { return value.is_string(); };
+  const auto is_number = [](const json& value) { return value.is_number_unsigned(); };
+  const auto is_list = [](const json& value) { return value.is_array(); };
+  const auto is_object = [](const json& value) { return value.is_object(); };
+  const bool of_replies = has(is_number, "batch") && has(is_object, "request") && has(is_list, "replies");
+  const bool of_state = has(is_number, "checkpoint") && has(is_list, "path") && has(is_list, "roots");
+  const bool known = text.size() <= kFileBytesMax && has(is_text, "service") && of_replies != of_state;
   if (!known) return Error{path.string() + ": this is not evidence that zz wrote; delete the file"};
   return out;
 }
@@ -69,13 +82,13 @@ Result<void> collect(const std::string& data, const std::string& who, const Flag
     Result<json> evidence = read_evidence(at->path());
     if (!evidence) return Error{evidence.error()};
     const auto service = evidence->at("service").get<std::string>();
-    const auto batch = evidence->at("batch").get<std::uint64_t>();
+    const bool of_state = is_of_state(*evidence);
+    const auto batch = evidence->at(of_state ? "checkpoint" : "batch").get<std::uint64_t>();
     if ((!flags.service.empty() && service != flags.service) || (flags.batch && batch != *flags.batch)) continue;
-    const json& replies = evidence->at("replies");
-    const auto bodies = static_cast<std::size_t>(std::count_if(replies.begin(), replies.end(), [](const json& reply) {
-      return reply.is_object() && reply.contains("bytes");
-    }));
-    Incident& incident = out[{service, batch}];
+    const json& sides = sides_of(*evidence);
+    const auto bodies = static_cast<std::size_t>(std::count_if(
+        sides.begin(), sides.end(), [](const json& side) { return side.is_object() && side.contains("bytes"); }));
+    Incident& incident = out[{service, batch, of_state}];
     if (incident.seen_by.empty() || bodies > incident.bodies) {
       incident.evidence = std::move(*evidence);
       incident.bodies = bodies;
@@ -158,14 +171,83 @@ std::string when(std::uint64_t micros) {
                      parts.tm_hour, parts.tm_min, parts.tm_sec);
 }
 
+std::string seen_by(const Incident& incident) {
+  std::string out;
+  for (const std::string& who : incident.seen_by) out += (out.empty() ? "" : ", ") + who;
+  return out;
+}
+
+std::string_view judgement(const json& side, bool judged) {
+  return truth(side, "agrees") ? ", right" : judged ? ", WRONG" : "";
+}
+
+// What stands under an id in the state of a service: the slot's own, a file system's, or whatever the service made it.
+std::string object_name(std::uint64_t id, bool files) {
+  namespace layout = execution::statefs;
+  if (id >= execution::kOwnFirst) {
+    static constexpr const char* kAreas[] = {"", "session index page", "reply page", "evicted sessions",
+                                             "reply bodies"};
+    const std::uint64_t area = (id - execution::kOwnFirst) >> 56;
+    const std::uint64_t which = id & ((std::uint64_t{1} << 56) - 1);
+    if (area == 0 || area >= std::size(kAreas)) return "of the slot itself";
+    return fmt::format("of the slot itself: {} {}", kAreas[area], which);
+  }
+  if (!files) return "of the service";
+  if (id == layout::kSuperblock.value) return "the superblock of the files";
+  const std::uint64_t part = id & ((1u << layout::kPartBits) - 1);
+  const std::string inode = fmt::format("inode {}: ", layout::inode_of({id}).value);
+  if (part >= layout::kFirstLeaf) return inode + "entries of the directory";
+  if (part >= layout::kFirstBlock) {
+    const std::uint64_t from = (part - layout::kFirstBlock) * layout::kBlockBytes;
+    return inode + fmt::format("block {}, the file's bytes from {} on", part - layout::kFirstBlock, from);
+  }
+  return inode + (part == 1 ? "extended attributes" : "its record, with a small file's bytes");
+}
+
+std::string explained_state(const Incident& incident) {
+  const json& e = incident.evidence;
+  const json& roots = e.at("roots");
+  const bool hung = truth(e, "not_deterministic");
+  const bool judged = std::any_of(roots.begin(), roots.end(), [](const json& root) { return truth(root, "agrees"); });
+  std::string out = fmt::format("service \"{}\", the state after batch {}, epoch {} (seen by {})\n", text(e, "service"),
+                                number(e, "checkpoint"), number(e, "epoch"), seen_by(incident));
+  out += hung     ? "  NOT DETERMINISTIC: every slot gave its state's digest and no g+1 agree\n"
+         : judged ? "  settled by g+1 equal digests; the others are wrong\n"
+                  : "  g+1 equal digests had not come when this was written\n";
+  const bool found = e.contains("object");
+  if (found) {
+    const std::uint64_t id = number(e, "object");
+    out += fmt::format("  the first object that differs is {:016x}, {}\n", id,
+                       object_name(id, text(e, "adapter") == "http"));
+  } else {
+    out += fmt::format("  which object differs is not known: the slots gave {} of the nodes on the way to it\n",
+                       e.at("path").size());
+  }
+  const bool compared = e.contains("first_difference");
+  const std::uint64_t at = number(e, "first_difference");
+  if (compared) out += fmt::format("  its bytes differ from byte {} on (counted from 0)\n", at);
+  for (std::size_t i = 0; i < roots.size(); ++i) {
+    const json& root = roots[i];
+    if (!root.is_object()) continue;
+    const bool has_object = root.contains("bytes");
+    const std::string what = has_object               ? fmt::format(", {} bytes", number(root, "bytes"))
+                             : truth(root, "absent")  ? ", has no such object"
+                             : found && i < kCompared ? ", and did not give the object when asked"
+                                                      : "";
+    out += fmt::format("  {}{}: root {}{}\n", slots_of(root), judgement(root, judged), text(root, "root"), what);
+    if (has_object) out += around(root, compared, at);
+  }
+  return out;
+}
+
 std::string explained(const Incident& incident) {
   const json& e = incident.evidence;
+  if (is_of_state(e)) return explained_state(incident);
   const json& request = e.at("request");
-  std::string seen;
-  for (const std::string& who : incident.seen_by) seen += (seen.empty() ? "" : ", ") + who;
   const bool hung = truth(e, "not_deterministic");
-  std::string out = fmt::format("service \"{}\", batch {}, epoch {}, agreed time {} (seen by {})\n", text(e, "service"),
-                                number(e, "batch"), number(e, "epoch"), when(number(e, "agreed_time_us")), seen);
+  std::string out =
+      fmt::format("service \"{}\", batch {}, epoch {}, agreed time {} (seen by {})\n", text(e, "service"),
+                  number(e, "batch"), number(e, "epoch"), when(number(e, "agreed_time_us")), seen_by(incident));
   out += hung ? "  NOT DETERMINISTIC: every slot answered and no g+1 agree, so nothing was answered\n"
               : "  settled by g+1 equal replies; the others are wrong\n";
   out += fmt::format("  request {} of session {} of client {}, digest {}\n", number(request, "number"),
@@ -185,11 +267,7 @@ std::string explained(const Incident& incident) {
   for (const json& reply : e.at("replies")) {
     if (!reply.is_object()) continue;
     const bool has_body = reply.contains("bytes");
-    out += fmt::format("  {}{}: digest {}, {}\n", slots_of(reply),
-                       truth(reply, "agrees") ? ", right"
-                       : hung                 ? ""
-                                              : ", WRONG",
-                       text(reply, "digest"),
+    out += fmt::format("  {}{}: digest {}, {}\n", slots_of(reply), judgement(reply, !hung), text(reply, "digest"),
                        has_body ? fmt::format("{} bytes", number(reply, "bytes"))
                                 : std::string("and gave no reply with this digest when asked"));
     if (has_body) out += around(reply, compared, at);
@@ -229,7 +307,7 @@ Result<void> run(const Flags& flags) {
                              agreement::evidence_path(places))};
   }
   if (incidents.empty()) {
-    std::cout << "No replies differed, as far as " << agreement::evidence_path(places) << " tells.\n";
+    std::cout << "No replies and no states differed, as far as " << agreement::evidence_path(places) << " tells.\n";
     return {};
   }
   std::string out;
@@ -244,7 +322,7 @@ Result<void> run(const Flags& flags) {
 
 void add_explain(CLI::App& app, int& exit_code) {
   auto flags = std::make_shared<Flags>();
-  CLI::App* const command = app.add_subcommand("explain", "which replies differed, and in which bytes");
+  CLI::App* const command = app.add_subcommand("explain", "which replies or states differed, and in which bytes");
   CLI::Option* const dir =
       command->add_option("--dir", flags->dir, "cluster directory: all nodes that ran on this machine");
   command->add_option("--data", flags->data, "one node's data directory instead")->excludes(dir);

@@ -28,8 +28,12 @@ SHARED_OF_AGREEMENT = {
     "agreement/checkpoint_clock.hpp", "agreement/certificates.hpp",
 }
 
+# What agreement may use of execution: what the state that it certifies is made of.
+SHARED_OF_EXECUTION = "execution/state/parts.hpp"
+
 # Cores: no clock, socket, disk, thread, randomness, wire format or logger.
 CORES = [
+    "agreement/evidence_book", "agreement/state_evidence",
     "agreement/replica", "agreement/request_table", "agreement/slot_log", "agreement/oversight", "agreement/vote_book",
     "agreement/slot_table", "agreement/epoch_rules", "agreement/suspect_book", "agreement/reply_book", "agreement/order_log",
     "agreement/authority", "agreement/view_change", "agreement/log_record", "agreement/proposal_history",
@@ -71,6 +75,8 @@ def check_includes(path, number, line):
         return
     if (path, target) == ("apps/sim_command.cpp", "tests/sim/run.hpp"):
         return  # the simulator is a part of the program
+    if (room, target) == ("agreement", SHARED_OF_EXECUTION):
+        return
     if other != room and other not in MAY_USE[room]:
         yield f"{path}:{number}: {room}/ may not include {target}"
     elif room in ("execution", "vmpool", "client") and other == "agreement" and target not in SHARED_OF_AGREEMENT:

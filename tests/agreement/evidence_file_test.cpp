@@ -77,6 +77,26 @@ TEST_F(EvidenceOnDisk, OfOneReplyThatIsTheOthersBeginningTheEndDiffers) {
   EXPECT_EQ(json::parse(std::ifstream(*path))["first_difference"], 3);
 }
 
+TEST_F(EvidenceOnDisk, OfStatesTheWayToTheFirstObjectThatDiffersAndItsBytesAreKept) {
+  StateDifference difference;
+  difference.n = Seq{128};
+  difference.path = {{0, 0}, {0xab00'0000'0000'0000, 2}};
+  difference.first = execution::state::ObjectId{0xab12'0000'0000'0000};
+  const std::string same(100, 'x');
+  difference.sides.push_back({{{SlotId{0}, Incarnation{1}}}, {}, true, false, SharedBytes::copy(same + "right")});
+  difference.sides.push_back({{{SlotId{1}, Incarnation{4}}}, {}, false, false, SharedBytes::copy(same + "rigged")});
+  const auto path = files_.write("kv", "kv", difference);
+  ASSERT_TRUE(path) << path.error();
+  EXPECT_EQ(*path, directory_ + "/kv-000000000128-state.json");
+  const json told = json::parse(std::ifstream(*path));
+  EXPECT_EQ(told["checkpoint"], 128);
+  EXPECT_EQ(told["object"], 0xab12'0000'0000'0000);
+  EXPECT_EQ(told["path"], (json{"", "ab"}));
+  EXPECT_EQ(told["first_difference"], 103);
+  EXPECT_EQ(told["roots"][1]["incarnations"], json::array({4}));
+  EXPECT_THAT(told["roots"][1]["excerpt"].get<std::string>(), HasSubstr(to_hex(as_bytes("xxrigged"))));
+}
+
 TEST_F(EvidenceOnDisk, IsBoundedAndTheOldestGoesFirst) {
   namespace fs = std::filesystem;
   for (std::uint64_t n = 1; n <= EvidenceFiles::kFilesMax; ++n) {

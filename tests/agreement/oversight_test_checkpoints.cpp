@@ -47,6 +47,43 @@ TEST_F(OversightRoots, GPlusOneEqualOnesSettleACheckpoint) {
   expect_quiet(desk);
 }
 
+TEST_F(OversightRoots, ThatDifferAreToldForEvidenceAtOnceAndAgainWhenNoneAgree) {
+  const std::uint64_t n = closed_checkpoint(desk);
+  EXPECT_EQ(desk.say_root(0, n, "one"), Refusal::kNone);
+  EXPECT_TRUE(desk.out.root_differences.empty());
+  EXPECT_EQ(desk.say_root(1, n, "two"), Refusal::kNone);
+  ASSERT_EQ(desk.out.root_differences.size(), 1u);
+  const auto& told = desk.out.root_differences[0];
+  EXPECT_EQ(told.n, Seq{n});
+  EXPECT_FALSE(told.hung);
+  ASSERT_EQ(told.sides.size(), 2u);
+  EXPECT_EQ(told.sides[0].root, desk.parties.exec_checkpoint({}, {}, Seq{n}, "one").root);
+  EXPECT_EQ(told.sides[1].slots, (std::vector<std::pair<SlotId, Incarnation>>{{SlotId{1}, Incarnation{1}}}));
+  desk.clear();
+  wake(n, "three");
+  ASSERT_EQ(desk.out.root_differences.size(), 1u);
+  EXPECT_TRUE(desk.out.root_differences[0].hung);
+  EXPECT_EQ(desk.out.root_differences[0].sides.size(), 3u);
+}
+
+TEST_F(OversightRoots, OtherThanWhatIsSettledAreToldWithIt) {
+  const std::uint64_t n = closed_checkpoint(desk);
+  EXPECT_EQ(desk.say_root(0, n), Refusal::kNone);
+  EXPECT_EQ(desk.say_root(1, n), Refusal::kNone);
+  wake(n, "wrong");
+  ASSERT_EQ(desk.out.root_differences.size(), 1u);
+  const auto& told = desk.out.root_differences[0];
+  ASSERT_EQ(told.sides.size(), 2u);
+  EXPECT_TRUE(told.sides[0].agrees);
+  EXPECT_EQ(told.sides[0].slots.size(), 2u);
+  EXPECT_EQ(told.sides[1].slots, (std::vector<std::pair<SlotId, Incarnation>>{{SlotId{2}, Incarnation{1}}}));
+  desk.clear();
+  const std::uint64_t next = closed_checkpoint(desk);
+  EXPECT_EQ(desk.say_root(0, next), Refusal::kNone);
+  EXPECT_EQ(desk.say_root(2, next, "wrong"), Refusal::kNone);
+  EXPECT_TRUE(desk.out.root_differences.empty()) << "it is known to lie";
+}
+
 TEST_F(OversightRoots, AreTheChannelsOwnAndSigned) {
   const std::uint64_t n = closed_checkpoint(desk);
   const ExecCheckpoint good = desk.parties.exec_checkpoint(SlotId{0}, Incarnation{1}, Seq{n}, "right");

@@ -266,6 +266,7 @@ class OversightDesk {
     for (SystemOp& op : more.propose) out.propose.push_back(std::move(op));
     for (auto& c : more.closed) out.closed.push_back(std::move(c));
     out.roots.insert(out.roots.end(), more.roots.begin(), more.roots.end());
+    for (auto& r : more.root_differences) out.root_differences.push_back(std::move(r));
     out.table_changed = out.table_changed || more.table_changed;
   }
   void clear() { out = {}; }

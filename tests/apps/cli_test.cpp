@@ -13,6 +13,7 @@
 #include "agreement/evidence_file.hpp"
 #include "apps/local_cluster.hpp"
 #include "crypto/cluster.hpp"
+#include "execution/slot_layout.hpp"
 #include "tests/apps/zz_process.hpp"
 
 namespace zz::apps {
@@ -135,6 +136,44 @@ TEST_F(CommandLine, ExplainShowsTheRequestTheSlotsAndTheFirstByteThatDiffers) {
   EXPECT_THAT(as_json.out(), StartsWith("[{"));
 }
 
+TEST_F(CommandLine, ExplainShowsTheObjectInWhichStatesDiffer) {
+  make();
+  agreement::StateDifference difference;
+  difference.n = Seq{128};
+  difference.path = {{0, 0}};
+  difference.first = execution::state::ObjectId{12ull << 24 | (16 + 3)};
+  difference.sides.push_back({{{SlotId{0}, Incarnation{1}}}, {}, true, false, SharedBytes::copy("all is well")});
+  difference.sides.push_back({{{SlotId{1}, Incarnation{4}}}, {}, false, false, SharedBytes::copy("all is gone")});
+  difference.sides.push_back({{{SlotId{2}, Incarnation{1}}}, {}, false, false, {}});
+  const std::string data = node_data_path(cluster_, NodeId{2});
+  agreement::EvidenceFiles files(agreement::evidence_path(data));
+  ASSERT_TRUE(files.write("web", "http", difference));
+  ZzProcess zz({"explain", "--data", data});
+  EXPECT_EQ(zz.wait(), 0) << zz.err();
+  EXPECT_THAT(zz.out(), HasSubstr("service \"web\", the state after batch 128, epoch 0"));
+  EXPECT_THAT(zz.out(), HasSubstr("settled by g+1 equal digests"));
+  EXPECT_THAT(zz.out(),
+              HasSubstr("the first object that differs is 000000000c000013, inode 12: block 3, the file's bytes from "
+                        "49152 on"));
+  EXPECT_THAT(zz.out(), HasSubstr("its bytes differ from byte 7 on"));
+  EXPECT_THAT(zz.out(), HasSubstr("slot 0 (incarnation 1), right"));
+  EXPECT_THAT(zz.out(), HasSubstr("slot 1 (incarnation 4), WRONG"));
+  EXPECT_THAT(zz.out(), HasSubstr("slot 2 (incarnation 1), WRONG"));
+  EXPECT_THAT(zz.out(), HasSubstr("at byte 7: 676f6e65"));
+  difference.sides.pop_back();
+  difference.sides[0].agrees = false;
+  difference.sides[1].object.reset();
+  difference.sides[1].absent = difference.hung = true;
+  difference.first = execution::state::ObjectId{execution::kOwnFirst | 1ull << 56 | 5};
+  ASSERT_TRUE(files.write("web", "http", difference));
+  ZzProcess other({"explain", "--data", data, "--batch", "128"});
+  EXPECT_EQ(other.wait(), 0) << other.err();
+  EXPECT_THAT(other.out(), HasSubstr("NOT DETERMINISTIC"));
+  EXPECT_THAT(other.out(), HasSubstr("of the slot itself: session index page 5"));
+  EXPECT_THAT(other.out(), HasSubstr("has no such object"));
+  EXPECT_THAT(other.out(), Not(HasSubstr("WRONG")));
+}
+
 TEST_F(CommandLine, BenchRecoverySaysWhatItMeasuresAndWhatItTakes) {
   ZzProcess help({"bench", "recovery", "--help"});
   EXPECT_EQ(help.wait(), 0);
@@ -155,7 +194,8 @@ TEST_F(CommandLine, ExplainSaysWhereItLookedAndWhatItCannotRead) {
   make();
   ZzProcess calm({"explain", "--dir", cluster_});
   EXPECT_EQ(calm.wait(), 0) << calm.err();
-  EXPECT_EQ(calm.out(), fmt::format("No replies differed, as far as {}/data/node-*/evidence tells.\n", cluster_));
+  EXPECT_EQ(calm.out(),
+            fmt::format("No replies and no states differed, as far as {}/data/node-*/evidence tells.\n", cluster_));
   EXPECT_THAT(failure({"explain", "--dir", cluster_, "--batch", "9"}),
               HasSubstr(fmt::format("no evidence of batch 9 in {}/data/node-*/evidence", cluster_)));
   EXPECT_EQ(failure({"explain", "--dir", cluster_, "--service", "web"}),

@@ -258,7 +258,7 @@ TEST(Acceptance, EX06_DivergedState) {
     out.at_most("episodes", static_cast<std::int64_t>(record.episodes()), 1);
     return out;
   });
-  sweep.happened({"acceptance.unread-byte", "acceptance.byte", "sign.checkpoint", "event.evicted"});
+  sweep.happened({"acceptance.unread-byte", "acceptance.byte", "sign.checkpoint", "event.evicted", "evidence.object"});
 }
 
 namespace {

@@ -354,6 +354,9 @@ std::int64_t SimNode::sync_time() {
 void SimNode::turn(Body& body) {
   body.instance->run();
   body.mark_deliveries();
+  for (const agreement::StateDifference& found : body.instance->take_state_evidence()) {
+    kernel_.count(found.first ? "evidence.object" : "evidence.roots");
+  }
   bool promises = std::exchange(body.sync_demanded, false);
   if (!byzantine()) {
     for (LogRecord& record : body.records) {

@@ -42,6 +42,7 @@ constexpr std::string_view kPaths[] = {
     "sign.overdue",
     "sign.gone",
     "sign.checkpoint",
+    "evidence.roots",
     "slot.adopted",
     "slot.ended",
     "slot.state-asked",
