@@ -317,6 +317,11 @@ void Oversight::State::apply(Seq n, const EpochChange& change) {
   convicted_since.reset();
   epoch_since = now;
   restart_signs();
+  // Who was woken to stand in may have been found wrong since. That was no trouble before it became active.
+  for (const SlotId slot : slots_of(static_cast<SlotMask>(table.active() & wrong()))) {
+    const SlotWatch& watch = at(slot);
+    if (!episode.open) raise(watch.wrong_in_root ? Sign::kCheckpoint : Sign::kMismatch, watch.wrong_at, slot);
+  }
   out.table_changed = true;
   dirty = true;
   report({.kind = EventKind::kEpochChanged, .n = n, .epoch = table.epoch()});

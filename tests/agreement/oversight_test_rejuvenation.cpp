@@ -37,6 +37,44 @@ TEST(OversightRejuvenation, WakesOneSleeperAndSendsTheStalestSlotToSleepOnceItHa
   EXPECT_EQ(desk.memory.count(EventKind::kDiverged), 0u);
 }
 
+// The change that makes it active was signed before. Nothing else shows a liar that agrees with every vote and with no
+// state: what it says of states is no news, and no checkpoint becomes stable.
+TEST(OversightRejuvenation, WhoLiesBeforeItStandsInIsTroubleOnceItDoes) {
+  OversightDesk desk(1, 1, every_ten_seconds);
+  desk.start();
+  desk.pass(10'100);
+  desk.up(2);
+  desk.replay(2, 1);
+  desk.pass(5);
+  ASSERT_TRUE(desk.said(0).has_value());
+  ASSERT_EQ(desk.echo(1, *desk.said(0)), Refusal::kNone);
+  desk.pass(60);
+  ASSERT_FALSE(desk.changes().empty());
+  const EpochChange change = desk.changes().back();
+  const std::uint64_t n = desk.deliver();
+  desk.vote(2, n, "wrong");
+  desk.vote(0, n);
+  desk.vote(1, n);
+  desk.pass(50);
+  ASSERT_EQ(desk.said(2)->why, Suspicion::kWrong);
+  ASSERT_EQ(desk.core->stats().divergences, 1u);
+  desk.deliver(0, {change});
+  ASSERT_EQ(desk.core->notice().active, slot_list({1, 2}));
+  EXPECT_EQ(desk.core->stats().divergences, 2u) << "that of the lie was over";
+  desk.clear();
+  desk.deliver(0, {desk.parties.join(SlotId{0}, Incarnation{2})});
+  desk.pass(50);
+  ASSERT_FALSE(desk.out.wakes.empty());
+  EXPECT_EQ(desk.out.wakes[0].wake.slot, SlotId{0});
+  EXPECT_EQ(static_cast<Sign>(desk.out.wakes[0].wake.sign), Sign::kMismatch);
+  desk.up(0);
+  for (std::uint64_t i = 1; i <= n; ++i) desk.vote(0, i);
+  desk.pass(50);
+  ASSERT_TRUE(desk.said(2).has_value());
+  EXPECT_EQ(desk.said(2)->why, Suspicion::kWrong);
+  EXPECT_EQ(desk.said(2)->agreeing, slot_list({0, 1}));
+}
+
 TEST(OversightRejuvenation, IsOffByDefault) {
   OversightDesk desk;
   desk.start();

@@ -147,7 +147,7 @@ void draw_weather(Prng& prng, Draw& out) {
 }
 
 // How the service is kept, from a stream of its own: what else a seed draws does not depend on it. The stream is one in
-// which no run of seeds.txt draws any of it, so that those stay what they are kept for.
+// which no run of seeds.txt that is older than it draws any of it, so that those stay what they are kept for.
 void draw_service(const Plan& plan, crypto::ServiceEntry& service) {
   constexpr std::uint64_t kStream = 274;
   Prng prng(plan.seed * 0x9e3779b97f4a7c15ULL + plan.f * 1'000 + plan.g + kStream * 1'000'003);
