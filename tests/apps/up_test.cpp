@@ -3,9 +3,11 @@
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "tests/apps/http_user.hpp"
 #include "tests/apps/zz_process.hpp"
 
 namespace zz::apps {
@@ -124,6 +126,52 @@ TEST_F(Up, StartsNodesAgainThatRememberEverything) {
     EXPECT_EQ(node["durability"], "sync");
     EXPECT_EQ(node["services"][0]["learner"], false);
   }
+  up.send_signal(SIGINT);
+  EXPECT_EQ(up.wait(), 0) << up.err();
+  EXPECT_TRUE(test::processes_naming(cluster_).empty());
+}
+
+// What it answers is the same everywhere, what it keeps is not.
+TEST_F(Up, AServiceThatKeepsRandomBytesIsFoundAndTheBytesAreShown) {
+  static constexpr const char* kService = R"(
+import http.server, os, sys
+class Service(http.server.BaseHTTPRequestHandler):
+    def do_PUT(self):
+        with open(sys.argv[2] + '/kept', 'ab') as kept:
+            kept.write(b'x' * 40000 + (os.urandom(4) if self.path == '/random' else b''))
+        self.send_response(204)
+        self.end_headers()
+    def log_message(self, *_): pass
+http.server.HTTPServer(('127.0.0.1', int(sys.argv[1])), Service).serve_forever()
+)";
+  if (::access("/dev/fuse", R_OK | W_OK) != 0) GTEST_SKIP() << "no FUSE here: a web service's files are not compared";
+  ZzProcess init({"init", cluster_, "--service", "web", "--", "python3", "-c", kService, "$PORT", "$STATE"});
+  ASSERT_EQ(init.wait(), 0) << init.err();
+  std::string file = test::read_text(cluster_ + "/cluster.toml");
+  const std::string rule = "checkpoint_batches = ";
+  const std::size_t at = file.find(rule);
+  ASSERT_NE(at, std::string::npos);
+  file.replace(at, file.find('\n', at) - at, rule + "1");
+  std::ofstream(cluster_ + "/cluster.toml") << file;
+  ZzProcess up({"up", cluster_});
+  ASSERT_TRUE(up.await_output("Ctrl-C stops everything")) << up.out() << up.err();
+  const std::string said = up.out();
+  const std::string before = "http://127.0.0.1:";
+  const std::size_t port = said.find(before);
+  ASSERT_NE(port, std::string::npos) << said;
+  HttpUser user(static_cast<std::uint16_t>(std::stoul(said.substr(port + before.size()))));
+  for (const char* path : {"/same", "/random"}) {
+    EXPECT_TRUE(user.send(fmt::format("PUT {} HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", path)));
+    EXPECT_EQ(user.receive().status, 204u) << path;
+  }
+  std::string explained;
+  for (int tries = 0; tries < 300 && explained.find("NOT DETERMINISTIC") == std::string::npos; ++tries) {
+    explained = zz("explain");
+  }
+  EXPECT_THAT(explained, HasSubstr("NOT DETERMINISTIC"));
+  EXPECT_THAT(explained, HasSubstr("the first object that differs is 0000000002000014, inode 2: block 4"));
+  EXPECT_THAT(explained, HasSubstr("its bytes differ from byte 14464 on"));  // 80,000 - 4 * 16,384
+  EXPECT_THAT(explained, HasSubstr("from byte 14448: \"xxxxxxxxxxxxxxxx"));
   up.send_signal(SIGINT);
   EXPECT_EQ(up.wait(), 0) << up.err();
   EXPECT_TRUE(test::processes_naming(cluster_).empty());
