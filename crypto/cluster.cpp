@@ -257,6 +257,7 @@ ServiceEntry read_service(const toml::table& table, std::vector<std::uint32_t>& 
     http_reader.strings("drop_body_patterns", service.http.drop_body_patterns);
     http_reader.on_wake("on_wake", service.http.on_wake);
     http_reader.strings("reload", service.http.reload);
+    http_reader.flag("copy_state", service.http.copy_state);
     each_http_number(service.http, [&](std::string_view key, auto& member, NumberRange range, std::string_view) {
       http_reader.number(key, member, range, false);
     });

@@ -82,6 +82,8 @@ struct HttpOptions {
   std::uint32_t start_timeout_ms = 10'000;  // until $PORT accepts
   OnWake on_wake = OnWake::kNone;
   std::vector<std::string> reload;  // argv, as `command`; $PID too
+  // $STATE is a plain directory that checkpoints copy, FUSE or not (docs/decisions/0020).
+  bool copy_state = false;
   bool operator==(const HttpOptions&) const = default;
 };
 

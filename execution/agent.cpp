@@ -96,6 +96,7 @@ class Agent::Impl final : public net::Handler, public Observer, public std::enab
   void turn();
   void put_out();
   void run_service();
+  void save_service();
   void on_reply(SharedBytes reply);
   void on_supplied();
   void foresee();
@@ -144,9 +145,10 @@ class Agent::Impl final : public net::Handler, public Observer, public std::enab
   std::vector<net::Channel*> nodes_;  // live channels by node, null where there is none
   Clock::time_point node_seen_;
   bool turn_scheduled_ = false;
-  int turns_held_ = 0;  // whose output waits for the next one's, which comes at once
-  bool waits_ = false;  // for absent parts, since this turn
-  bool voted_ = false;  // since a state was adopted
+  int turns_held_ = 0;       // whose output waits for the next one's, which comes at once
+  bool waits_ = false;       // for absent parts, since this turn
+  bool voted_ = false;       // since a state was adopted
+  bool saving_ = false;      // the service's state, for a checkpoint
   Foresight foresight_;
   bool in_adapter_ = false;  // execute() is on the stack: a reply now is no new turn
   bool lies_ = false;
@@ -357,8 +359,7 @@ void Agent::Impl::serve() {
   limits.send_queue_bytes_max = cluster_.limits.send_queue_bytes_max;
   network_ = std::make_unique<net::Network>(loop_, std::move(*tls), limits, *this);
   ExecutorConfig config = executor_config(cluster_, options_);
-  // Else a certificate stands for less than the service has, and the order is replayed from the start.
-  if (!adapter_->state_is_in_store()) config.genuine = nullptr;
+  config.saves_first = !adapter_->state_is_in_store();
   executor_.emplace(config, store_->objects(), *this);
   for (const crypto::NodeEntry& node : cluster_.nodes) network_->dial(node.address, node.key);
   node_seen_ = on_duty_since_ = tick_at_ = Clock::now();
@@ -484,13 +485,24 @@ void Agent::Impl::run_service() {
   for (int i = 0; i < kInvocationsPerTurn; ++i) {
     if (!ready_ || (!dying_.empty() && !executor_->mid_batch())) return;
     const auto invocation = with_executor([](Executor& executor) { return executor.next_invocation(); });
-    if (!invocation) return;
+    if (!invocation) return save_service();
     in_adapter_ = true;
     adapter_->execute(*invocation, [this](SharedBytes reply) { on_reply(std::move(reply)); });
     in_adapter_ = false;
     if (i % 4 == 3 && Clock::now() >= until) break;  // looking costs what a small request does
   }
   schedule_turn();
+}
+
+// If a checkpoint waits for the service's state.
+void Agent::Impl::save_service() {
+  const std::optional<Micros> agreed = executor_->to_save();
+  if (!agreed || std::exchange(saving_, true)) return;
+  adapter_->save(*agreed, [this] {
+    saving_ = false;
+    with_executor([](Executor& executor) { executor.saved(); });
+    schedule_turn();
+  });
 }
 
 // Who waits for a round trip asks for what later requests need with the same one, or as soon as they come.
@@ -515,7 +527,7 @@ void Agent::Impl::on_supplied() {
 
 // On the state that was adopted, or the first one.
 void Agent::Impl::restart_service() {
-  ready_ = false;
+  ready_ = saving_ = false;
   adapter_->replaced([this](const Result<void>& result) {
     if (finished_) return;
     if (!result) return on_service_died(result.error());

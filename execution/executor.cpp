@@ -425,7 +425,7 @@ void Executor::finish() {
   for (const agreement::RequestPtr& request : running_->batch.requests) bytes += request->op.size();
   due_ = clock_.passed(running_->batch.requests.size(), bytes);
   running_.reset();
-  if (due_ && !take_checkpoint()) ++stats_.no_place;
+  if (due_ && !take_checkpoint() && !to_save()) ++stats_.no_place;
   resume_streams();
 }
 

@@ -78,6 +78,8 @@ struct ExecutorConfig {
   Micros body_timeout{500'000};  // the bearer may lag this long at most
   SharedBytes expired_reply;     // answers a request of an evicted session; equal on all slots
   agreement::CheckpointRules checkpoints;
+  // The service's state is in the store only after who drives it was told to_save(), and said saved().
+  bool saves_first = false;
   // All signatures of this certificate, of good form, are good. Not set: none is believed.
   std::function<bool(const agreement::StableCertificate&)> genuine;
 };
@@ -177,6 +179,10 @@ class Executor {
   [[nodiscard]] std::vector<Invocation> upcoming(Seq n, std::size_t limit) const;
   // A batch was begun and is not finished.
   [[nodiscard]] bool mid_batch() const { return running_.has_value(); }
+
+  // A checkpoint is due and waits for the service's state, of this agreed time; and that it is in the store now.
+  [[nodiscard]] std::optional<Micros> to_save() const;
+  void saved() { service_saved_ = due_; }
 
   // The oldest snapshot whose root is not known: ObjectStore::digest_some() is to work on it, beside.
   struct ToDigest {
@@ -310,6 +316,7 @@ class Executor {
 
   agreement::CheckpointClock clock_;
   bool due_ = false;                            // executed_ is a checkpoint, and there is no snapshot of it yet
+  bool service_saved_ = false;                  // and the service's state is in the store, if it saves first
   bool saved_ = false;                          // and the store is as it is to be
   std::deque<Taken> taken_;                     // ascending n
   std::deque<agreement::ExecCheckpoint> told_;  // the last kCheckpointsKept

@@ -11,16 +11,21 @@ namespace zz::execution {
 
 // ---- own checkpoints -------------------------------------------------------------------------------------------
 
-// False: the store has no place for a snapshot now.
+// False: the store has no place for a snapshot now, or not yet the service's state.
 bool Executor::take_checkpoint() {
+  if (to_save()) return false;
   if (!std::exchange(saved_, true)) own_.save({executed_, history_, time_});
   std::optional<state::Snapshot> snapshot = store_.snapshot();
   if (!snapshot) return false;
-  due_ = false;
-  saved_ = false;
+  due_ = saved_ = service_saved_ = false;
   ++stats_.checkpoints;
   taken_.push_back({executed_, history_, std::move(*snapshot), std::nullopt, false});
   return true;
+}
+
+std::optional<Micros> Executor::to_save() const {
+  if (!due_ || !config_.saves_first || service_saved_ || phase_ != Phase::kRunning) return std::nullopt;
+  return time_;
 }
 
 std::optional<Executor::ToDigest> Executor::to_digest() const {
@@ -187,7 +192,7 @@ void Executor::begin_after(Seq n, const Digest& history) {
   for (agreement::Replies& replies : by_home_) replies = agreement::Replies{};
   std::fill(by_home_bytes_.begin(), by_home_bytes_.end(), 0);
   clock_.reset();
-  due_ = saved_ = false;
+  due_ = saved_ = service_saved_ = false;
   executed_ = n;
   history_ = history;
   order_lost_since_.reset();

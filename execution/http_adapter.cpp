@@ -46,9 +46,10 @@ constexpr int kIdleDeathsMax = 3;
 // The same on every replica, whatever happened in detail.
 constexpr std::string_view kNoAnswer = "the service did not answer this request";
 constexpr std::string_view kNotInTime = "the service did not answer this request in time";
-constexpr std::string_view kNoHome =
-    "; so its state is a plain directory: no checkpoint holds it, a replica that wakes replays the whole order, and a "
-    "request that ends the service ends the replica";
+constexpr std::string_view kNoMount =
+    "; so its state is a plain directory that each checkpoint copies: checkpoints take longer the more files it has, a "
+    "replica that wakes fetches all of it before it answers, times are the machine's, and its checkpoints differ from "
+    "those of replicas that have FUSE (copy_state = true does without on all of them)";
 constexpr std::string_view kTooLong = "the service's reply is longer than a reply may be";
 
 }  // namespace
@@ -83,8 +84,15 @@ class HttpAdapter::Core : public std::enable_shared_from_this<Core> {
     turns_.clear();
     interrupted_ = true;
     busy_ = false;
+    unsaved_.clear();
     end_service();
     enqueue([this, done = std::move(done)] { return run_replaced(done); });
+  }
+
+  void save(Micros agreed, std::function<void()> done) {
+    ZZ_ASSERT(!busy_);
+    if (!copies()) return done();
+    enqueue([this, agreed, done = std::move(done)] { return run_save(agreed, done); });
   }
 
   void woken(Started done) {
@@ -100,7 +108,8 @@ class HttpAdapter::Core : public std::enable_shared_from_this<Core> {
 
   [[nodiscard]] std::uint16_t port() const { return reservation_ ? reservation_->port() : std::uint16_t{0}; }
   [[nodiscard]] pid_t service_pid() const { return alive() ? process_->pid() : -1; }
-  [[nodiscard]] bool state_is_in_store() const { return home_ != nullptr; }
+  [[nodiscard]] bool state_is_in_store() const { return home_ != nullptr && !home_->copies(); }
+  [[nodiscard]] CopyCounters copied() const { return home_ ? home_->copied() : CopyCounters{}; }
 
  private:
   // Time in which the service waits for state that is absent is not its own.
@@ -129,6 +138,7 @@ class HttpAdapter::Core : public std::enable_shared_from_this<Core> {
     self->running_ = false;
   }
 
+  [[nodiscard]] bool copies() const { return home_ != nullptr && home_->copies(); }
   [[nodiscard]] bool alive() const { return process_ && process_->running(); }
   [[nodiscard]] bool is_over() const { return stopped_ || interrupted_; }
   [[nodiscard]] std::string log_path() const { return config_.work_dir + "/service.log"; }
@@ -172,11 +182,16 @@ class HttpAdapter::Core : public std::enable_shared_from_this<Core> {
     if (is_over()) co_return std::nullopt;
     if (dead_) co_return http_error_reply(502, kNoAnswer);
     idle_deaths_ = 0;
+    if (copies()) unsaved_.push_back(request);
     Answer answer = co_await exchange(std::move(request));
     if (is_over()) co_return std::nullopt;
     if (answer.is_none) {
       end_service();
-      home_->roll_back();
+      if (copies()) {
+        unsaved_.pop_back();
+      } else {
+        home_->roll_back();
+      }
       static_cast<void>(co_await start_again());
     } else {
       const Result<void> settled = co_await home_->settle();
@@ -185,6 +200,17 @@ class HttpAdapter::Core : public std::enable_shared_from_this<Core> {
     }
     home_->forget();
     co_return std::move(answer.reply);
+  }
+
+  asio::awaitable<void> run_save(Micros agreed, std::function<void()> done) {
+    if (dead_) co_return;
+    StateCopy::Mapped mapped;
+    if (process_) mapped = process_->shared_mappings();
+    const Result<void> saved = co_await home_->save(agreed, std::move(mapped));
+    if (is_over()) co_return;
+    if (!saved) co_return give_up(": " + saved.error());
+    unsaved_.clear();
+    done();
   }
 
   asio::awaitable<void> run_replaced(Started done) {
@@ -225,19 +251,32 @@ class HttpAdapter::Core : public std::enable_shared_from_this<Core> {
     rules_.emplace(std::move(*rules));
     if (config_.store.objects != nullptr) {
       home_ = std::make_unique<ServiceHome>(loop_, config_.store, state_path());
-      if (const Result<void> mounted = home_->mount(); !mounted) {
-        home_.reset();
-        if (config_.warn) config_.warn(named(": " + mounted.error() + std::string(kNoHome)));
+      Result<void> mounted;
+      if (config_.http.copy_state) {
+        home_->copy();
+        mounted = home_->mount();
+      } else if (mounted = home_->mount(); !mounted) {
+        if (config_.warn) config_.warn(named(": " + mounted.error() + std::string(kNoMount)));
+        home_->copy();
+        mounted = home_->mount();
       }
+      if (!mounted) co_return mounted;
     }
     Result<void> there;
     if (home_) {
-      there = co_await home_->import(config_.initial_state);
+      there = co_await fill_home();
     } else {
       there = copy_initial_state(config_.initial_state, state_path());
     }
     if (!there) co_return there;
     co_return co_await launch();
+  }
+
+  // The initial state goes in if the store has none: at first, or once it was cleared.
+  asio::awaitable<Result<void>> fill_home() {
+    const Result<void> there = co_await home_->import(config_.initial_state);
+    if (!there) co_return there;
+    co_return co_await home_->restore();
   }
 
   // A new process finds no old one, and a fresh mount.
@@ -251,10 +290,23 @@ class HttpAdapter::Core : public std::enable_shared_from_this<Core> {
   // On the state as it is; on failure the service is dead.
   asio::awaitable<Result<void>> start_again() {
     Result<void> up = clear_for_start();
-    if (up.ok() && home_) up = co_await home_->import(config_.initial_state);  // nothing, but into a cleared store
+    if (up.ok() && home_) up = co_await fill_home();
     if (up.ok()) up = co_await launch();
+    if (up.ok()) up = co_await run_unsaved();
     if (!up && !is_over()) give_up("could not be started again: " + up.error());
     co_return up;
+  }
+
+  // A home that copies is back at the last checkpoint: what was answered since is done again. Nobody asks for its
+  // replies.
+  asio::awaitable<Result<void>> run_unsaved() {
+    for (std::size_t i = 0; i < unsaved_.size(); ++i) {
+      HttpRequest request = unsaved_[i];
+      const Answer answer = co_await exchange(std::move(request));
+      if (is_over()) co_return Error{"stopped"};
+      if (answer.is_none) co_return Error{"it does not answer a request that it answered before"};
+    }
+    co_return Result<void>();
   }
 
   void give_up(const std::string& why) {
@@ -471,6 +523,7 @@ class HttpAdapter::Core : public std::enable_shared_from_this<Core> {
   std::string ended_;  // how the process ended
   std::optional<beast::tcp_stream> stream_;
   Clock::time_point used_{};
+  std::vector<HttpRequest> unsaved_;  // of a home that copies: what was answered since the last checkpoint
   std::deque<Turn> turns_;
   bool running_ = false;         // a turn is
   bool started_ = false;         // start() was called
@@ -492,8 +545,10 @@ void HttpAdapter::start(Started done) { core_->start(std::move(done)); }
 void HttpAdapter::execute(const Invocation& invocation, Reply done) { core_->execute(invocation, std::move(done)); }
 void HttpAdapter::supplied() { core_->supplied(); }
 void HttpAdapter::replaced(Started done) { core_->replaced(std::move(done)); }
+void HttpAdapter::save(Micros agreed, std::function<void()> done) { core_->save(agreed, std::move(done)); }
 void HttpAdapter::woken(Started done) { core_->woken(std::move(done)); }
 bool HttpAdapter::state_is_in_store() const { return core_->state_is_in_store(); }
+CopyCounters HttpAdapter::copied() const { return core_->copied(); }
 std::uint16_t HttpAdapter::port() const { return core_->port(); }
 pid_t HttpAdapter::service_pid() const { return core_->service_pid(); }
 

@@ -4,8 +4,9 @@
 // at a time over one kept-alive connection. Operations and replies are those of execution/http_canonical.hpp.
 //
 // With a store, $STATE is a mount over the store's head (ServiceHome), and a request that ends the service is undone:
-// the head is what it was before, the service is started again, and the next request goes on. Without one, or without
-// FUSE, $STATE is a plain directory that nobody but the service knows.
+// the head is what it was before, the service is started again, and the next request goes on. Without FUSE, or with
+// http.copy_state, $STATE is a plain directory that save() copies into the head; a request is undone by making it that
+// of the last save() again, and running what came since. Without a store it is one that nobody but the service knows.
 //
 // Everything runs on the io_context's thread. Callbacks are never called after the adapter's end. With a store nothing
 // here may be called with `head` held, and nobody else may write the head from execute() to its reply.
@@ -68,8 +69,12 @@ class HttpAdapter final : public Adapter {
   // The machine was resumed: does what on_wake says (a state that was replaced as well needs no more than replaced(),
   // before whose end this calls nobody back any more).
   void woken(Started done);
-  // $STATE is: false before start() and without FUSE.
+  // $STATE is a mount.
   [[nodiscard]] bool state_is_in_store() const override;
+  // Between its calls the store must have the service's state of the last one, and the requests since are kept: their
+  // number and bytes are what checkpoints allow.
+  void save(Micros agreed, std::function<void()> done) override;
+  [[nodiscard]] CopyCounters copied() const;
 
   [[nodiscard]] std::uint16_t port() const;  // 0 before start()
   [[nodiscard]] pid_t service_pid() const;   // -1 when it does not run

@@ -30,39 +30,56 @@ ServiceHome::ServiceHome(asio::io_context& loop, ServiceStore store, std::string
 
 ServiceHome::~ServiceHome() {
   unmount();
-  settler_.join();
+  beside_.join();
 }
 
-Result<void> ServiceHome::mount() {
-  ZZ_ASSERT(!mount_);
-  const auto tell = [&loop = loop_, alive = std::weak_ptr<char>(alive_),
-                     call = store_.on_missing](const std::vector<state::Want>& wants) {
+statefs::FuseMount::OnMissing ServiceHome::teller() {
+  return [&loop = loop_, alive = std::weak_ptr<char>(alive_),
+          call = store_.on_missing](const std::vector<state::Want>& wants) {
     asio::post(loop, [alive, call, wants] {
       if (!alive.expired() && call) call(wants);
     });
   };
+}
+
+void ServiceHome::copy() {
+  ZZ_ASSERT(!is_mounted());
+  copy_ = std::make_unique<StateCopy>(files_, *store_.objects, *store_.head, path_, teller());
+}
+
+Result<void> ServiceHome::mount() {
+  ZZ_ASSERT(!is_mounted());
   if (::mkdir(path_.c_str(), 0755) != 0 && errno != EEXIST && errno != ENOTCONN)
     return Error{"cannot make " + path_ + ": " + std::strerror(errno)};
+  if (copy_) {
+    copy_->go_on();
+    is_in_use_ = true;
+    return {};
+  }
   auto mounted =
-      statefs::FuseMount::mount(files_, *store_.head, {.path = path_, .allow_other = ::geteuid() == 0}, tell);
+      statefs::FuseMount::mount(files_, *store_.head, {.path = path_, .allow_other = ::geteuid() == 0}, teller());
   if (!mounted) {
     ::rmdir(path_.c_str());  // to be made by who does without
     return Error{mounted.error()};
   }
   mount_ = std::move(*mounted);
-  const std::lock_guard lock(settling_mutex_);
-  settled_mount_ = mount_.get();
   return {};
 }
 
 void ServiceHome::unmount() {
-  if (!mount_) return;
-  mount_->unmount();
-  {
-    std::unique_lock lock(settling_mutex_);
-    settled_mount_ = nullptr;
-    settled_.wait(lock, [this] { return !is_settling_; });
+  if (!is_mounted()) return;
+  if (mount_) {
+    mount_->unmount();
+  } else {
+    copy_->stop();
   }
+  {
+    std::unique_lock lock(beside_mutex_);
+    ++unmounts_;
+    beside_ended_.wait(lock, [this] { return !is_beside_busy_; });
+  }
+  is_in_use_ = false;
+  if (!mount_) return;
   waited_before_ += mount_->counters().waited;
   mount_.reset();
 }
@@ -74,13 +91,19 @@ asio::awaitable<Result<void>> ServiceHome::import(std::string from) {
     if (root.ok() || !root.missing.empty()) co_return Result<void>();
   }
   StateImport import(files_, *store_.head, std::move(from), {::geteuid(), ::getegid()});
-  while (mount_) {
+  while (is_mounted()) {
     const Result<bool> step = import.step(kImportStepBytes);
     if (!step) co_return Error{step.error()};
     if (*step) co_return Result<void>();
     co_await asio::post(loop_, asio::use_awaitable);
   }
   co_return Error{"stopped"};
+}
+
+asio::awaitable<Result<void>> ServiceHome::restore() {
+  if (!copy_) co_return Result<void>();
+  std::function<Result<void>()> work = [copy = copy_.get()] { return copy->restore(); };
+  co_return co_await beside(std::move(work));
 }
 
 // ---- around a request ------------------------------------------------------------------------------------------
@@ -91,6 +114,7 @@ void ServiceHome::set_time(Micros agreed) {
 }
 
 bool ServiceHome::keep() {
+  if (copy_) return true;
   std::vector<state::Want> wants;
   {
     const std::lock_guard lock(*store_.head);
@@ -111,46 +135,64 @@ bool ServiceHome::keep() {
 void ServiceHome::forget() { kept_.reset(); }
 
 void ServiceHome::roll_back() {
-  ZZ_ASSERT(!mount_ && kept_);
+  ZZ_ASSERT(!is_mounted() && kept_);
   const std::lock_guard lock(*store_.head);
   store_.objects->revert(kept_);
   kept_.reset();
   files_.replaced();
 }
 
-struct ServiceHome::Settling {
-  explicit Settling(asio::io_context& loop) : done(loop) { done.expires_at(asio::steady_timer::time_point::max()); }
+struct ServiceHome::Task {
+  explicit Task(asio::io_context& loop) : done(loop) { done.expires_at(asio::steady_timer::time_point::max()); }
   asio::steady_timer done;
   std::optional<Result<void>> result;
 };
 
-void ServiceHome::start_settling(const std::shared_ptr<Settling>& settling) {
-  asio::post(settler_, [this, &loop = loop_, settling] {
-    statefs::FuseMount* mount = nullptr;
+void ServiceHome::start(const std::shared_ptr<Task>& task, std::function<Result<void>()> work) {
+  std::uint64_t asked_after = 0;
+  {
+    const std::lock_guard lock(beside_mutex_);
+    asked_after = unmounts_;
+  }
+  asio::post(beside_, [this, &loop = loop_, task, asked_after, work = std::move(work)] {
+    bool is_mounted = false;
     {
-      const std::lock_guard lock(settling_mutex_);
-      mount = settled_mount_;
-      is_settling_ = mount != nullptr;
+      const std::lock_guard lock(beside_mutex_);
+      is_mounted = is_beside_busy_ = unmounts_ == asked_after;
     }
-    Result<void> result = mount != nullptr ? mount->settle() : Result<void>(Error{"unmounted"});
-    asio::post(loop, [settling, result = std::move(result)] {
-      settling->result = result;
-      settling->done.cancel();
+    Result<void> result = is_mounted ? work() : Result<void>(Error{"unmounted"});
+    asio::post(loop, [task, result = std::move(result)] {
+      task->result = result;
+      task->done.cancel();
     });
-    const std::lock_guard lock(settling_mutex_);  // after the post: who unmounts may end the loop next
-    is_settling_ = false;
-    settled_.notify_all();
+    const std::lock_guard lock(beside_mutex_);  // after the post: who unmounts may end the loop next
+    is_beside_busy_ = false;
+    beside_ended_.notify_all();
   });
 }
 
-asio::awaitable<Result<void>> ServiceHome::settle() {
-  if (!mount_) co_return Error{"unmounted"};
-  if (mount_->is_settled()) co_return Result<void>();
-  const auto settling = std::make_shared<Settling>(loop_);
-  start_settling(settling);
+asio::awaitable<Result<void>> ServiceHome::beside(std::function<Result<void>()> work) {
+  if (!is_mounted()) co_return Error{"unmounted"};
+  const auto task = std::make_shared<Task>(loop_);
+  start(task, std::move(work));
   boost::system::error_code cancelled;
-  while (!settling->result) co_await settling->done.async_wait(asio::redirect_error(asio::use_awaitable, cancelled));
-  co_return *settling->result;
+  while (!task->result) co_await task->done.async_wait(asio::redirect_error(asio::use_awaitable, cancelled));
+  co_return *task->result;
+}
+
+asio::awaitable<Result<void>> ServiceHome::settle() {
+  if (!is_mounted()) co_return Error{"unmounted"};
+  if (copy_ || mount_->is_settled()) co_return Result<void>();
+  std::function<Result<void>()> work = [mount = mount_.get()] { return mount->settle(); };
+  co_return co_await beside(std::move(work));
+}
+
+asio::awaitable<Result<void>> ServiceHome::save(Micros agreed, StateCopy::Mapped mapped) {
+  if (!copy_) co_return Result<void>();
+  std::function<Result<void>()> work = [copy = copy_.get(), agreed, mapped = std::move(mapped)] {
+    return copy->save(agreed, mapped);
+  };
+  co_return co_await beside(std::move(work));
 }
 
 // ---- the state from elsewhere ----------------------------------------------------------------------------------
@@ -158,10 +200,11 @@ asio::awaitable<Result<void>> ServiceHome::settle() {
 void ServiceHome::supplied() {
   has_asked_ = false;
   if (mount_) mount_->supplied();
+  if (copy_) copy_->supplied();
 }
 
 void ServiceHome::replaced() {
-  ZZ_ASSERT(!mount_);
+  ZZ_ASSERT(!is_mounted());
   const std::lock_guard lock(*store_.head);
   kept_.reset();
   has_asked_ = false;

@@ -16,6 +16,7 @@
 #include <cerrno>
 #include <cstring>
 #include <fstream>
+#include <sstream>
 #include <utility>
 
 #include "base/assert.hpp"
@@ -268,6 +269,26 @@ bool ServiceProcess::running() const { return state_->running; }
 bool ServiceProcess::succeeded() const { return !state_->running && state_->good; }
 bool ServiceProcess::was_run() const { return state_->was_run; }
 pid_t ServiceProcess::pid() const { return state_->pid; }
+
+std::optional<std::set<ino_t>> ServiceProcess::shared_mappings() const {
+  std::set<ino_t> out;
+  if (!state_->running) return out;
+  std::vector<pid_t> processes = descendants_of(state_->pid);
+  processes.push_back(state_->pid);
+  for (const pid_t pid : processes) {
+    std::ifstream maps("/proc/" + std::to_string(pid) + "/maps");
+    // "7f…-7f… rw-s 00000000 08:01 1234  /path"; one that has just ended has none.
+    for (std::string line; std::getline(maps, line);) {
+      std::istringstream words(line);
+      std::string range, permissions, offset, device;
+      ino_t inode = 0;
+      words >> range >> permissions >> offset >> device >> inode;
+      if (permissions.size() == 4 && permissions[3] == 's') out.insert(inode);
+    }
+    if (!maps.eof() && ::kill(pid, 0) == 0) return std::nullopt;
+  }
+  return out;
+}
 
 // ---- text ------------------------------------------------------------------------------------------------------
 

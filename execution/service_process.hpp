@@ -11,6 +11,8 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -69,6 +71,8 @@ class ServiceProcess {
   [[nodiscard]] bool succeeded() const;  // it ended with status 0
   [[nodiscard]] bool was_run() const;    // false once it is known that the program could not be
   [[nodiscard]] pid_t pid() const;
+  // The inode numbers of all files that the process and its descendants map as shared; nothing: not to be found out.
+  [[nodiscard]] std::optional<std::set<ino_t>> shared_mappings() const;
 
  private:
   struct State;

@@ -50,6 +50,7 @@ ClusterFile sample(std::uint32_t f, std::uint32_t g) {
   web.http.request_timeout_ms = 1234;
   web.http.on_wake = OnWake::kReload;
   web.http.reload = {"/bin/kill", "-HUP", "$PID"};
+  web.http.copy_state = true;
   cluster.services.push_back(web);
   ServiceEntry kv;
   kv.id = ServiceId{1};
