@@ -148,7 +148,7 @@ void write_service(Writer& out, const ServiceEntry& service) {
     out.line("on_wake = {}", quoted(to_string(service.http.on_wake)));
     out.line("# As command, and $PID is the service's process.");
     out.line("reload = {}", quoted(service.http.reload));
-    out.line("# $STATE as a plain directory that each checkpoint copies, on all slots: where some of them have no FUSE.");
+    out.line("# $STATE is a plain directory that each checkpoint copies: for all slots, if some have no FUSE.");
     out.line("copy_state = {}", service.http.copy_state);
     each_http_number(service.http, out.numbers());
   }

@@ -186,8 +186,7 @@ void Agent::Impl::make_adapter() {
     schedule_turn();
   };
   if (service_.adapter == "kv") {
-    InProcessAdapter::Options options;
-    options.reply_bytes_max = cluster_.limits.op_bytes_max;
+    const InProcessAdapter::Options options{.limits = {}, .reply_bytes_max = cluster_.limits.op_bytes_max};
     adapter_ = std::make_unique<InProcessAdapter>(std::make_unique<KvService>(), store_->objects(), options,
                                                   [this, on_missing](const std::vector<state::Want>& wants) {
                                                     foresight_.lacks(store_->urgent());
@@ -195,15 +194,8 @@ void Agent::Impl::make_adapter() {
                                                     waits_ = true;
                                                   });
   } else if (service_.adapter == "http") {
-    HttpAdapterConfig config;
-    config.name = service_.name;
-    config.command = service_.command;
-    config.initial_state = service_.initial_state;
-    config.work_dir = options_.work_dir;
-    config.http = service_.http;
-    config.reply_bytes_max = cluster_.limits.op_bytes_max;
+    HttpAdapterConfig config = http_config(cluster_, options_);
     config.store = {&store_->objects(), &store_->head(), {}, on_missing};
-    config.warn = [](const std::string& text) { spdlog::warn("{}", text); };
     adapter_ = std::make_unique<HttpAdapter>(loop_, std::move(config),
                                              [this](const std::string& why) { on_service_died(why); });
   }
@@ -273,14 +265,8 @@ void Agent::Impl::take_fault(const std::string& kind) {
     spdlog::warn("fault \"{}\" ignored: the cluster file does not allow faults", kind);
     return;
   }
-  if (kind == "wrong-reply") {
-    lies_ = true;
-  } else if (kind == "slow") {
-    slow_ = true;
-  } else {
-    spdlog::warn("fault \"{}\" is not one of the agent's", kind);
-    return;
-  }
+  if (kind != "wrong-reply" && kind != "slow") return spdlog::warn("fault \"{}\" is not one of the agent's", kind);
+  (kind == "slow" ? slow_ : lies_) = true;
   spdlog::warn("fault injected: {}", kind);
   tell_host({agreement::FromAgent::Kind::kFaulted, {}});
 }
@@ -388,10 +374,8 @@ void Agent::Impl::tick() {
 }
 
 void Agent::Impl::end_when_drained() {
-  const bool drained =
-      !executor_->mid_batch() && std::all_of(nodes_.begin(), nodes_.end(), [](const net::Channel* channel) {
-        return channel == nullptr || channel->queued_bytes() == 0;
-      });
+  const auto is_out = [](const net::Channel* channel) { return channel == nullptr || channel->queued_bytes() == 0; };
+  const bool drained = !executor_->mid_batch() && std::ranges::all_of(nodes_, is_out);
   if (drained || Clock::now() >= die_at_) finish(dying_);
 }
 
@@ -494,7 +478,6 @@ void Agent::Impl::run_service() {
   schedule_turn();
 }
 
-// If a checkpoint waits for the service's state.
 void Agent::Impl::save_service() {
   const std::optional<Micros> agreed = executor_->to_save();
   if (!agreed || std::exchange(saving_, true)) return;

@@ -1,7 +1,8 @@
 #include "execution/agent_config.hpp"
 
+#include <spdlog/spdlog.h>
+
 #include "agreement/certificates.hpp"
-#include "execution/http_adapter.hpp"
 
 namespace zz::execution {
 
@@ -32,6 +33,19 @@ ExecutorConfig executor_config(const crypto::ClusterFile& cluster, const AgentOp
   config.genuine = [&cluster](const agreement::StableCertificate& certificate) {
     return agreement::genuine(cluster, certificate);
   };
+  return config;
+}
+
+HttpAdapterConfig http_config(const crypto::ClusterFile& cluster, const AgentOptions& options) {
+  const crypto::ServiceEntry& service = cluster.services[options.service.value];
+  HttpAdapterConfig config;
+  config.name = service.name;
+  config.command = service.command;
+  config.initial_state = service.initial_state;
+  config.work_dir = options.work_dir;
+  config.http = service.http;
+  config.reply_bytes_max = cluster.limits.op_bytes_max;
+  config.warn = [](const std::string& text) { spdlog::warn("{}", text); };
   return config;
 }
 

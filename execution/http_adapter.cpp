@@ -109,7 +109,6 @@ class HttpAdapter::Core : public std::enable_shared_from_this<Core> {
   [[nodiscard]] std::uint16_t port() const { return reservation_ ? reservation_->port() : std::uint16_t{0}; }
   [[nodiscard]] pid_t service_pid() const { return alive() ? process_->pid() : -1; }
   [[nodiscard]] bool state_is_in_store() const { return home_ != nullptr && !home_->copies(); }
-  [[nodiscard]] CopyCounters copied() const { return home_ ? home_->copied() : CopyCounters{}; }
 
  private:
   // Time in which the service waits for state that is absent is not its own.
@@ -208,7 +207,7 @@ class HttpAdapter::Core : public std::enable_shared_from_this<Core> {
     if (process_) mapped = process_->shared_mappings();
     const Result<void> saved = co_await home_->save(agreed, std::move(mapped));
     if (is_over()) co_return;
-    if (!saved) co_return give_up(": " + saved.error());
+    if (!saved) co_return give_up("is of no use any more: " + saved.error());
     unsaved_.clear();
     done();
   }
@@ -548,7 +547,6 @@ void HttpAdapter::replaced(Started done) { core_->replaced(std::move(done)); }
 void HttpAdapter::save(Micros agreed, std::function<void()> done) { core_->save(agreed, std::move(done)); }
 void HttpAdapter::woken(Started done) { core_->woken(std::move(done)); }
 bool HttpAdapter::state_is_in_store() const { return core_->state_is_in_store(); }
-CopyCounters HttpAdapter::copied() const { return core_->copied(); }
 std::uint16_t HttpAdapter::port() const { return core_->port(); }
 pid_t HttpAdapter::service_pid() const { return core_->service_pid(); }
 

@@ -74,7 +74,6 @@ class HttpAdapter final : public Adapter {
   // Between its calls the store must have the service's state of the last one, and the requests since are kept: their
   // number and bytes are what checkpoints allow.
   void save(Micros agreed, std::function<void()> done) override;
-  [[nodiscard]] CopyCounters copied() const;
 
   [[nodiscard]] std::uint16_t port() const;  // 0 before start()
   [[nodiscard]] pid_t service_pid() const;   // -1 when it does not run

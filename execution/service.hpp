@@ -53,9 +53,9 @@ class Adapter {
   // The state is another one: what was being run is forgotten, and calls back no more. Calls back once the service runs
   // on that state, as start() does; not for a call that another follows before.
   virtual void replaced(Started done) = 0;
-  // At each reply all of the service's state is in the store: what a checkpoint covers. From start() on. Else save() puts
-  // it there, when a checkpoint is due, and what it writes is of that agreed time. It calls back once, possibly before
-  // returning; not if replaced() comes before or the service dies of it. Requires that no invocation is pending.
+  // At each reply all of the service's state is in the store: what a checkpoint covers. From start() on. Else save()
+  // puts it there, when a checkpoint is due, and what it writes is of that agreed time. It calls back once, possibly
+  // before returning; not if replaced() comes before or the service dies of it. Requires that no invocation is pending.
   [[nodiscard]] virtual bool state_is_in_store() const = 0;
   virtual void save(Micros /*agreed*/, std::function<void()> done) { done(); }
 };

@@ -18,9 +18,10 @@
 //  3. A home that copies writes the head in save() and import() alone.
 //
 // Threads: all functions on the loop's, without `head`. `head` is the mutex of the store's head: the mount's thread
-// takes it for each operation of the service, the copying one for each of its own, and so does everybody else around whatever of the store is not marked
-// "beside" (the executor's step, tick, next_invocation and complete; supply; snapshot; adopt). Nobody keeps it while he
-// waits or reads a disk at length. settle(), save() and restore() wait on a thread of their own.
+// takes it for each operation of the service, that which copies for each of its own, and so does everybody else around
+// whatever of the store is not marked "beside" (the executor's step, tick, next_invocation and complete; supply;
+// snapshot; adopt). Nobody keeps it while he waits or reads a disk at length. settle(), save() and restore() wait on a
+// thread of their own.
 
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/io_context.hpp>
@@ -90,7 +91,6 @@ class ServiceHome {
   void supplied();
   // The head was replaced by others; requires that it is unmounted.
   void replaced();
-  [[nodiscard]] CopyCounters copied() const { return copy_ ? copy_->counters() : CopyCounters{}; }
   // For how long the service has waited for what was absent, in all.
   [[nodiscard]] std::chrono::microseconds waited() const;
   [[nodiscard]] std::string path() const { return path_; }

@@ -275,7 +275,8 @@ class StateCopy::Saving {
     auto inode = inode_for(place, found, status, target);
     if (!inode) return inode;
     if (!is_link) {
-      if (auto done = bytes(place, *inode, static_cast<std::uint64_t>(status.st_size)); !done) return Error{done.error()};
+      if (auto done = bytes(place, *inode, static_cast<std::uint64_t>(status.st_size)); !done)
+        return Error{done.error()};
     }
     const bool is_mapped = !mapped_ || mapped_->contains(status.st_ino);
     known_.emplace(inode->value, Known{signature, !is_mapped && is_certain(signature, read_at)});
@@ -283,7 +284,8 @@ class StateCopy::Saving {
   }
 
   // That of the name in the state, made if there is none that can stay, with the attributes of the directory's.
-  Result<Inode> inode_for(const Place& place, const Found& found, const struct stat& status, const std::string& target) {
+  Result<Inode> inode_for(const Place& place, const Found& found, const struct stat& status,
+                          const std::string& target) {
     bool stays = found && found->type == type_of(status.st_mode) && !known_.contains(found->inode.value);
     if (stays && S_ISLNK(status.st_mode)) {
       const statefs::BytesOutcome is = copy_.run([&] { return files_.target(found->inode); });
@@ -321,8 +323,7 @@ class StateCopy::Saving {
 
   Result<void> remove(Inode directory, const statefs::ListedEntry& entry, const std::string& path, int depth = 0) {
     if (auto good = check_depth(depth, path); !good) return good;
-    if (entry.type != type_of(S_IFDIR))
-      return copy_.change(path, [&] { return files_.unlink(directory, entry.name); });
+    if (entry.type != type_of(S_IFDIR)) return copy_.change(path, [&] { return files_.unlink(directory, entry.name); });
     auto below = copy_.entries_of(entry.inode, path);
     if (!below) return Error{below.error()};
     for (const statefs::ListedEntry& each : *below) {
@@ -360,8 +361,7 @@ class StateCopy::Saving {
                                   const std::string& path) {
     const std::uint64_t here = copy::next_data(file.value, offset, size);
     if (here < offset + kBlockBytes) return offset;
-    const statefs::OffsetOutcome there =
-        copy_.run([&] { return files_.seek(inode, offset, statefs::SeekTo::kData); });
+    const statefs::OffsetOutcome there = copy_.run([&] { return files_.seek(inode, offset, statefs::SeekTo::kData); });
     if (there.error == ENXIO) return here / kBlockBytes * kBlockBytes;
     if (auto good = taken(there, path); !good) return Error{good.error()};
     return std::min(here, there.offset) / kBlockBytes * kBlockBytes;
@@ -390,7 +390,7 @@ class StateCopy::Saving {
   StateCopy& copy_;
   statefs::FileSystem& files_;
   const Mapped& mapped_;
-  KnownFiles known_;                                   // whose inodes have their first name already
+  KnownFiles known_;                                // whose inodes have their first name already
   std::map<std::pair<dev_t, ino_t>, Inode> links_;  // of files with several names: the state's inode
 };
 
@@ -467,7 +467,11 @@ class StateCopy::Restoring {
       if (data.error == ENXIO) break;
       if (auto good = taken(data, path); !good) return good;
       offset = data.offset;
-      const statefs::ReadOutcome read = copy_.run([&] { return files_.read(of.inode, offset, kPieceBytes); });
+      const statefs::OffsetOutcome hole =
+          copy_.run([&] { return files_.seek(of.inode, offset, statefs::SeekTo::kHole); });
+      if (auto good = taken(hole, path); !good) return good;
+      const std::uint64_t length = std::min(kPieceBytes, hole.offset - offset);
+      const statefs::ReadOutcome read = copy_.run([&] { return files_.read(of.inode, offset, length); });
       if (auto good = taken(read, path); !good) return good;
       for (const SharedBytes& piece : read.pieces) {
         if (auto done = copy::write_at(file, offset, piece.view(), path); !done) return done;

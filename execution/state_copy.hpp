@@ -1,21 +1,22 @@
 #pragma once
 
-// StateCopy: a plain directory and a state file system that are made equal, for a service whose state has no mount
+// StateCopy: a plain directory and a state file system that are made equal, for a service whose state is not mounted
 // (docs/decisions/0020, "Without FUSE").
 //
-//   save()     the state becomes what the directory holds: names, kinds, bytes, permissions, owners, hard links, targets
+//   save()     the state becomes what the directory holds: names, kinds, bytes, permissions, owners, hard links
 //   restore()  the directory becomes what the state holds, times of modification included
 //
 // Regular files, directories and symbolic links; anything else is an error that names it. Extended attributes are lost.
 //
 // Invariants:
-//  1. What save() makes of the state is a function of the state before, of what the directory holds, and of the agreed
-//     time: not of the directory's times, inode numbers, order or holes. By these it only knows what it need not read.
+//  1. What save() makes of the state is a function of the state before, of what the directory holds, and of the
+//     agreed time: not of the directory's times, inode numbers, order or holes. By these it only knows what it need not
+//     read.
 //  2. An inode of the state stays with the first of its names, in the order of the walk, as long as that has the same
 //     kind. What was renamed is a new one.
 //  3. restore() changes the directory only once all of the state is here.
-//  4. A call that fails may leave its work half done: another has to follow. stop() ends one, and so does, from then on,
-//     a state that was replaced.
+//  4. A call that fails may leave its work half done: another has to follow. In a state that was replaced nothing is
+//     written: the call waits for stop().
 //
 // Threads: save() and restore() block, for the disk and for absent parts; one at a time, on a thread that does not
 // supply. They take `head` for each operation of the state. Nobody else writes the directory or the service's objects

@@ -59,6 +59,7 @@ class NodeEnd final : public net::Handler {
     ASSERT_EQ(decoded.refusal, Refusal::kNone);
     ASSERT_EQ(decoded.message.service, kService);
     if (auto* vote = std::get_if<agreement::Vote>(&decoded.message.body)) votes.push_back(*vote);
+    if (auto* said = std::get_if<agreement::ExecCheckpoint>(&decoded.message.body)) checkpoints.push_back(*said);
     if (auto* some = std::get_if<agreement::Replies>(&decoded.message.body)) replies.push_back(*some);
     if (auto* wish = std::get_if<agreement::Subscribe>(&decoded.message.body)) subscribed = *wish;
   }
@@ -76,6 +77,7 @@ class NodeEnd final : public net::Handler {
   std::optional<agreement::Subscribe> subscribed;
   std::vector<agreement::Vote> votes;
   std::vector<agreement::Replies> replies;
+  std::vector<agreement::ExecCheckpoint> checkpoints;
   int refused = 0;
   std::unique_ptr<net::Network> network;
 };
@@ -83,10 +85,11 @@ class NodeEnd final : public net::Handler {
 // Four nodes, a host's end of the control link, and one agent, all on one loop.
 class World {
  public:
-  explicit World(crypto::ServiceEntry service = {}, bool allow_faults = true)
+  explicit World(crypto::ServiceEntry service = {}, bool allow_faults = true, std::uint32_t checkpoint_batches = 128)
       : slot_key(crypto::SecretKey::from_seed(std::span<const std::uint8_t, 32>(seed))), host(loop) {
     cluster.f = 1;
     cluster.allow_faults = allow_faults;
+    cluster.limits.checkpoint_batches = checkpoint_batches;
     for (std::uint16_t i = 0; i < 4; ++i) {
       keys.push_back(crypto::SecretKey::generate());
       nodes.push_back(std::make_unique<NodeEnd>(loop, keys.back(), slot_key.public_key()));
@@ -318,6 +321,22 @@ TEST_F(ExecutionAgent, AnAdapterThatDoesNotExistIsReported) {
   World world(service);
   ASSERT_TRUE(world.until([&] { return world.ended.has_value(); }));
   EXPECT_THAT(*world.ended, HasSubstr("carrier-pigeon"));
+}
+
+TEST_F(ExecutionAgent, CheckpointsOfAServiceWhoseStateIsCopiedHoldItsFilesAndWaitForThem) {
+  crypto::ServiceEntry service = odd_service();
+  service.http.copy_state = true;
+  std::vector<Digest> roots;
+  for (int i = 0; i < 2; ++i) {
+    World world(service, true, 2);
+    ASSERT_TRUE(world.on_duty());
+    for (std::uint64_t n = 1; n <= 5; ++n) world.order(make_batch(n, {{4, n, get("/write")}}));
+    ASSERT_TRUE(world.until([&] { return world.nodes[2]->checkpoints.size() == 2 && world.all_voted(5); }));
+    EXPECT_EQ(world.nodes[2]->checkpoints[0].n, Seq{2});
+    EXPECT_EQ(world.nodes[2]->checkpoints[1].n, Seq{4});
+    roots.push_back(world.nodes[2]->checkpoints[1].root);
+  }
+  EXPECT_EQ(roots[0], roots[1]) << "whatever the machine's times";
 }
 
 TEST_F(ExecutionAgent, DrivesAWebService) {

@@ -306,6 +306,35 @@ TEST_F(Checkpoints, ACheckpointWaitsForAPlaceInTheStoreAndIsThenTheSame) {
   for (std::size_t i : {0, 1}) EXPECT_EQ(crowded.checkpoints[i].checkpoint.root, free.checkpoints[i].checkpoint.root);
 }
 
+TEST_F(Checkpoints, OneThatSavesFirstWaitsForTheServicesStateAndIsThenTheSame) {
+  const auto order = an_order(4, 2 * kInterval);
+  Slot free(config());
+  ExecutorConfig late = config();
+  late.saves_first = true;
+  Slot saving(late);
+  free.all_up();
+  saving.all_up();
+  for (const auto& batch : order) {
+    free.deliver(batch);
+    saving.deliver(batch);
+  }
+  free.run();
+  for (std::uint64_t i = 1; i <= 2; ++i) {
+    saving.run();
+    EXPECT_EQ(saving.core.executed(), Seq{i * kInterval});
+    EXPECT_THAT(saving.votes, SizeIs(i * kInterval)) << "the vote does not wait";
+    EXPECT_THAT(saving.checkpoints, SizeIs(i - 1));
+    ASSERT_EQ(saving.core.to_save(), order[i * kInterval - 1].header->time) << "of the batch's agreed time";
+    saving.core.saved();
+    EXPECT_FALSE(saving.core.to_save());
+  }
+  saving.run();
+  EXPECT_EQ(saving.core.stats().no_place, 0u);
+  ASSERT_THAT(saving.checkpoints, SizeIs(2));
+  ASSERT_THAT(free.checkpoints, SizeIs(2));
+  for (std::size_t i : {0, 1}) EXPECT_EQ(saving.checkpoints[i].checkpoint.root, free.checkpoints[i].checkpoint.root);
+}
+
 TEST_F(Checkpoints, ASlotFarBehindAdoptsWhatIsCertified) {
   Slot slot(config());
   slot.all_up();
