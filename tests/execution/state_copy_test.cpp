@@ -57,8 +57,8 @@ struct Copied {
     const state::Snapshot of = state::testing::take(*from.store);
     static_cast<void>(state::testing::digest_of(*from.store, of));
     store->adopt(*state::ObjectStore::root(of));
-    for (auto lacks = store->missing({}, 1'000, 1'024); !lacks.wants.empty();
-         lacks = store->missing({}, 1'000, 1'024)) {
+    for (auto lacks = store->missing({}, 1'000, 1 << 20); !lacks.wants.empty();
+         lacks = store->missing({}, 1'000, 1 << 20)) {
       for (const state::Want& want : lacks.wants) {
         const auto part = from.store->part(of, want);
         ASSERT_TRUE(part);
