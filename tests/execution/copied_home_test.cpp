@@ -151,6 +151,18 @@ TEST(CopiedHome, WhatCannotBeCopiedEndsTheServiceAndIsNamed) {
   EXPECT_EQ(slot.get("/write"), kNoAnswer);
 }
 
+TEST(CopiedHome, OneThatCopiesAndOneThatMountsAreNotToBeMixed) {
+  Slot mounted(odd_service());
+  ASSERT_EQ(mounted.start(), "");
+  SKIP_WITHOUT_FUSE(mounted);
+  Slot copied_one(copied(odd_service()));
+  ASSERT_EQ(copied_one.start(), "");
+  EXPECT_EQ(mounted.root(), copied_one.root());
+  for (int i = 0; i < 2; ++i) EXPECT_EQ(mounted.get("/write"), copied_one.get("/write"));
+  ASSERT_TRUE(copied_one.save());
+  EXPECT_NE(mounted.root(), copied_one.root()) << "the file's first time is that of the first request there";
+}
+
 TEST(CopiedHome, AStateWhoseCheckpointsWereCopiedIsClearedToTheInitialOne) {
   TempDir dir;
   Slot slot(copied(webdav(dir)));

@@ -105,6 +105,9 @@ struct Slot {
   std::optional<Driven> driven;
 };
 
+#define SKIP_WITHOUT_FUSE(slot) \
+  if (!(slot).driven->warned.empty()) GTEST_SKIP() << (slot).driven->warned
+
 inline const std::string kNoAnswer =
     std::string(as_text(http_error_reply(502, "the service did not answer this request")));
 inline const std::string kNotInTime =

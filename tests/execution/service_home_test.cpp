@@ -24,9 +24,6 @@ using ::testing::HasSubstr;
 using ::testing::StartsWith;
 using Clock = std::chrono::steady_clock;
 
-#define SKIP_WITHOUT_FUSE(slot) \
-  if (!(slot).driven->warned.empty()) GTEST_SKIP() << (slot).driven->warned
-
 // ---- files in the store ------------------------------------------------------------------------------------------
 
 TEST(ServiceHome, WhatNginxStoresIsInTheStateAtItsAgreedTimeAndNowhereElse) {
