@@ -193,12 +193,14 @@ TEST(StateCopy, WhatDidNotChangeIsNotWrittenAndSoonNotRead) {
   EXPECT_GE(a.copy->counters().read, before.read + 52);
 }
 
-TEST(StateCopy, AChangeThatTheTimesDoNotShowIsSeen) {
+// Some kernels give two changes within a tick the same time, so that is not told from what is seen here.
+TEST(StateCopy, WhatWasChangedJustBeforeIsReadAgain) {
   Copied a;
   const fs::path path = a.dir.path / "f";
   write_file(path, "before");
+  ASSERT_EQ(a.save(), "");
+  int again = 0;  // not each time: the machine may be slow
   for (int i = 0; i < 200; ++i) {
-    ASSERT_EQ(a.save(), "");
     // As quickly as can be, of the same length, in place.
     const std::string bytes = std::to_string(100'000 + i);
     const int file = ::open(path.c_str(), O_WRONLY);
@@ -206,7 +208,45 @@ TEST(StateCopy, AChangeThatTheTimesDoNotShowIsSeen) {
     ::close(file);
     ASSERT_EQ(a.save(), "");
     ASSERT_EQ(a.stored("f"), bytes);
+    const std::uint64_t read = a.copy->counters().read;
+    ASSERT_EQ(a.save(), "");
+    again += a.copy->counters().read > read ? 1 : 0;
   }
+  EXPECT_GT(again, 0);
+}
+
+TEST(StateCopy, HardLinksThatComeGoAndMoveAreWhatTheDirectoryHas) {
+  Copied a;
+  const fs::path at = a.dir.path;
+  fs::create_directory(at / "d");
+  int step = 0;
+  const auto is_kept = [&] {
+    SCOPED_TRACE(++step);
+    ASSERT_EQ(a.save(), "");
+    Copied b;
+    b.adopt(a);
+    ASSERT_EQ(b.restore(), "");
+    ASSERT_EQ(tree(b.dir.path), tree(at));
+    ASSERT_EQ(b.save(), "");
+    ASSERT_EQ(b.copy->counters().changes, 0u);
+  };
+  write_file(at / "d/m", "first");
+  fs::create_hard_link(at / "d/m", at / "x");
+  is_kept();
+  fs::create_hard_link(at / "x", at / "a");  // before the name that made it
+  is_kept();
+  fs::remove(at / "d/m");
+  write_file(at / "d/m", "of its own");
+  is_kept();
+  fs::remove(at / "a");
+  fs::create_hard_link(at / "d/m", at / "a");
+  is_kept();
+  fs::remove(at / "x");
+  fs::rename(at / "d/m", at / "d/n");
+  is_kept();
+  fs::remove(at / "a");
+  write_file(at / "a", "of its own");  // what was linked is two files
+  is_kept();
 }
 
 // What a service might do, the same to all directories; `noise`: besides, what must leave no trace.
