@@ -79,9 +79,12 @@ SlotStore::~SlotStore() {
   reader_.join();
 }
 
-bool SlotStore::crowded() const {
-  return store_->counters().bytes_resident > memory_bytes_ / 16 * 15 && store_->disk_error().empty();
+// Fetching stops well before execution does, or it would be what execution waits for.
+bool SlotStore::filled(std::uint64_t parts_of_64) const {
+  return store_->counters().bytes_resident > memory_bytes_ / 64 * parts_of_64 && store_->disk_error().empty();
 }
+
+bool SlotStore::crowded() const { return filled(63); }
 
 void SlotStore::tick(Micros now) {
   now_ = now;
@@ -113,7 +116,7 @@ void SlotStore::replays() {
 
 void SlotStore::settled() { settle_at_ = std::min(settle_at_, now_); }
 
-void SlotStore::pace() { fetcher_.hold(now_ < settle_at_ || (fetcher_.active() && crowded())); }
+void SlotStore::pace() { fetcher_.hold(now_ < settle_at_ || (fetcher_.active() && filled(58))); }
 
 void SlotStore::stable(const agreement::CertificatePtr& certificate, const state::Snapshot& snapshot) {
   const Seq n = certificate->state.n;

@@ -111,6 +111,7 @@ class SlotStore {
             Callbacks callbacks);
 
   void pace();
+  [[nodiscard]] bool filled(std::uint64_t parts_of_64) const;
   void watch_disk();
   void read(NodeId from, agreement::FetchState wish, state::Snapshot snapshot);
 
